@@ -1,0 +1,56 @@
+# Each target does all of its own set-up; a fresh machine needs Python >= 3.11 and make, nothing else.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint types docs check fuzz test-slow test-browser test-servers gpu clean
+
+demo: $(VENV)/.demo  ## run the quickstart notebook on the demo model, leave an HTML page
+	$(BIN)/python examples/run_quickstart.py
+
+test: $(VENV)/.test  ## the default test suite
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check vlm_nb tests examples benchmarks
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+fuzz: $(VENV)/.test  ## long property tests of the grounding parsers
+	$(BIN)/python -m pytest -m fuzz
+
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -m slow
+
+test-browser: $(VENV)/.browser  ## magics and widget in real JupyterLab and Notebook 7, headless Chromium
+	$(BIN)/python -m pytest -m browser
+
+gpu: $(VENV)/.test  ## needs a CUDA device
+	$(BIN)/python -m pytest -m gpu -rs
+
+clean:
+	rm -rf $(VENV) build dist demo-output .pytest_cache .mypy_cache .ruff_cache
+
+# One marker file per set of dependencies: nothing is installed twice.
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) -e ".[pandas]" jupyterlab nbclient nbconvert ipykernel
+	touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	$(PIP) -e ".[test]"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.test
+	$(PIP) -e ".[dev]"
+	touch $@
+
+$(VENV)/.browser: $(VENV)/.test
+	$(PIP) playwright
+	bash tests/browser/install_chromium.sh
+	touch $@

@@ -1,0 +1,181 @@
+"""From a question to a request, and from a completion to a prediction: where family, image and text meet.
+
+The batch runner and the single calls share these two steps; engines see only their result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from . import sources
+from .errors import CapabilityError, GenerationError, PromptError
+from .families.base import Family, ImageLimits
+from .request import Completion, GenerationConfig, Message, Request
+from .results import Frame, Prediction
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from .engines.base import Capabilities, ModelInfo
+
+Task = Literal["caption", "ask", "detect", "locate"]
+DEMO_NOTE = "demo model: it knows drawn scenes only"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One question about one image, or about several together; nothing is decoded yet.
+
+    ``prompt`` is the final text; ``task`` says where it came from; ``asked`` whether boxes are wanted.
+    ``history`` are earlier turns of a chat, whose images come first in ``sources``. ``joining`` counts the
+    sources, at the end, that the new turn shows (None: all).
+    """
+
+    sources: tuple[sources.Source, ...]
+    prompt: str
+    task: Task = "ask"
+    system: str | None = None
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    schema: Any = None
+    history: tuple[Message, ...] = ()
+    joining: int | None = None
+    index: int | None = None
+    interactive: bool = True
+
+    @property
+    def asked(self) -> bool:
+        """Whether the question asks for places."""
+        return self.task in ("detect", "locate")
+
+    @property
+    def label(self) -> str | None:
+        """What the images are called, for results and errors."""
+        return ", ".join(source.label for source in self.sources) or None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request with what is needed to read its answer. ``first`` is the first upright image, for previews."""
+
+    request: Request
+    frames: tuple[Frame, ...]
+    first: Image | None
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """The two steps for one loaded model."""
+
+    family: Family
+    info: ModelInfo
+    capabilities: Capabilities
+    label: str
+    is_demo: bool = False
+
+    @property
+    def limits(self) -> ImageLimits:
+        """The image bounds of the loaded checkpoint."""
+        info = self.info
+        return ImageLimits(
+            min_pixels=info.min_pixels, max_pixels=info.max_pixels, patch=info.patch, size=info.image_size
+        )
+
+    def prepare(self, job: Job) -> Prepared:
+        """Decode and resize the images and build the request.
+
+        Raises SourceError for an unreadable image, CapabilityError for several images where the model takes
+        one, PromptError for an empty prompt.
+        """
+        self._check(job)
+        images, frames, first = [], [], None
+        for source in job.sources:
+            loaded = sources.load_sized(source, fit=self._fit())
+            seen, frame = self.family.prepare(loaded.image, self.limits)
+            images.append(seen)
+            frames.append(replace(frame, original=loaded.original_size))
+            first = first or loaded.image
+        return Prepared(self._request(job, tuple(images)), tuple(frames), first)
+
+    def _fit(self) -> int | None:
+        """How many pixels of area are enough for the model: decoding may skip detail beyond it."""
+        return self.family.merged_limits(self.limits).max_pixels
+
+    def _check(self, job: Job) -> None:
+        if not job.prompt.strip():
+            raise PromptError('the prompt is empty; write a question, or use caption() or ground().')
+        several = len(job.sources) > 1
+        if several and not (self.family.multi_image and self.capabilities.multi_image):
+            raise CapabilityError(
+                f"{self.label} takes one image a prompt, {len(job.sources)} were given; ask about each by itself."
+            )
+        if job.schema is not None and not self.capabilities.schema:
+            raise CapabilityError(f"the engine of {self.label} cannot constrain answers to a schema.")
+
+    def _request(self, job: Job, images: tuple[Image, ...]) -> Request:
+        joining = len(images) if job.joining is None else job.joining
+        system = (Message("system", (job.system,)),) if job.system else ()
+        turn = self.family.user_message(job.prompt, joining, len(images) - joining)
+        messages = (*system, *job.history, turn)
+        return Request(
+            messages=messages,
+            images=images,
+            prompt=self.family.plain_prompt(messages),
+            generation=job.generation,
+            processor_kwargs=self.family.processor_kwargs,
+            schema=job.schema,
+            keep_special_tokens=self.family.keep_special_tokens,
+            interactive=job.interactive,
+        )
+
+    def predict(self, job: Job, prepared: Prepared, completion: Completion) -> Prediction:
+        """Read the answer. Raises the completion's error, or GenerationError when the sizes disagree."""
+        if completion.error is not None:
+            raise completion.error
+        check_sizes(prepared.frames, completion)
+        found = self.family.parse(completion.text, prepared.frames, asked=job.asked)
+        notes = ((DEMO_NOTE,) if self.is_demo else ()) + _ending(completion) + found.notes
+        return Prediction(
+            found.caption,
+            grounded_phrases=found.grounded_phrases,
+            grounding=found.grounding,
+            raw=completion.text,
+            thinking=found.thinking,
+            confidence=confidence(completion.token_logprobs),
+            prompt=job.prompt,
+            model=self.label,
+            source=job.label,
+            index=job.index,
+            image_size=prepared.frames[0].original if prepared.frames else None,
+            usage=completion.usage,
+            notes=notes,
+        )
+
+
+def check_sizes(frames: Sequence[Frame], completion: Completion) -> None:
+    """Raise GenerationError if the model saw other sizes than were prepared: boxes would be shifted."""
+    expected = tuple(frame.seen for frame in frames)
+    if completion.seen_sizes is not None and completion.seen_sizes != expected:
+        raise GenerationError(
+            f"the processor changed the image size: prepared {expected}, seen {completion.seen_sizes}; "
+            "boxes would be misplaced. Please report this with the model's name."
+        )
+
+
+def confidence(logprobs: Sequence[float] | None) -> float | None:
+    """The geometric mean of the new tokens' probabilities, 0..1; None where the engine gives none."""
+    if not logprobs:
+        return None
+    return math.exp(sum(logprobs) / len(logprobs))
+
+
+def _ending(completion: Completion) -> tuple[str, ...]:
+    texts = {
+        "length": "cut at max_new_tokens",
+        "cancelled": "stopped before the end",
+        "runaway": "cut: the answer repeated itself",
+    }
+    text = texts.get(completion.usage.finish_reason)
+    return (text,) if text else ()

@@ -1,0 +1,274 @@
+"""``VLM``: the one facade over a loaded model."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import threading
+from collections.abc import Callable, Generator, Mapping, Sequence
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from . import batch, sources
+from .asking import Asker, Job, Prepared, Task
+from .engines import backend_class
+from .engines.base import Engine, Progress, Ticket, wait_cancelled
+from .engines.spec import LoadSpec
+from .errors import OptionError, PromptError, SourceError, VLMError
+from .families import family_for
+from .request import Completion, GenerationConfig, Usage
+from .results import Outcome, Prediction
+
+if TYPE_CHECKING:
+    from .engines.base import ModelInfo
+    from .families.base import Family
+
+Sources = Any
+"""A path, folder, glob, URL, bytes, data URI, PIL image, array or tensor, or a list of those."""
+
+
+class VLM:
+    """A loaded vision-language model. Made by ``vlm_nb.load``; never by hand.
+
+    Single calls (``caption``, ``ask``, ``ground``) return a ``Prediction`` and raise on error; the call
+    itself (``model(source=…)``) returns ``Outcome(result, error)`` pairs and raises for nothing in an input.
+    """
+
+    def __init__(self, spec: LoadSpec, engine: Engine, info: ModelInfo, family: Family) -> None:
+        self.spec = spec
+        self.engine = engine
+        self.info = info
+        self.family = family
+        self.asker = Asker(family, info, engine.capabilities, spec.model, is_demo=spec.model == "demo")
+
+    @property
+    def name(self) -> str:
+        """The name it was loaded by."""
+        return self.spec.model
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether this is the shipped demo model, which knows drawn scenes only."""
+        return self.asker.is_demo
+
+    def __repr__(self) -> str:
+        how = ", ".join(f"{key}={value!r}" for key, value in sorted(self.spec.changed().items()) if value)
+        state = "unloaded" if self.engine.closed else self.info.device
+        return f"<VLM {self.name!r} on {state}{', ' + how if how else ''}>"
+
+    # One image ----------------------------------------------------------------------------------------------
+
+    def caption(self, source: Sources, **options: Any) -> Prediction:
+        """Describe one image. Keywords are generation settings and ``system``; raises a VLMError."""
+        return self._answer(self.job(source, None, "caption", **options))
+
+    def ask(self, source: Sources, question: str, **options: Any) -> Prediction:
+        """Answer ``question`` about one image (or a list of images together); raises a VLMError."""
+        return self._answer(self.job(source, question, "ask", **options))
+
+    def ground(self, source: Sources, phrase: str | None = None, **options: Any) -> Prediction:
+        """Find ``phrase``, or every object, in one image.
+
+        Boxes are (x_min, y_min, x_max, y_max) in 0..1 of the upright original image. Raises a VLMError.
+        """
+        return self._answer(self.job(source, phrase, "locate" if phrase else "detect", **options))
+
+    def stream(self, source: Sources, question: str, **options: Any) -> Generator[str, None, Prediction]:
+        """Yield pieces of the answer's raw text; the generator's return value is the Prediction."""
+        return self._stream(self.job(source, question, "ask", **options))
+
+    # Many images --------------------------------------------------------------------------------------------
+
+    def __call__(
+        self,
+        source: Sources = None,
+        user_prompt: str | Sequence[str | None] | None = None,
+        *,
+        generation_config: Mapping[str, Any] | None = None,
+        recursive: bool = False,
+        show_progress: bool | None = None,
+        **options: Any,
+    ) -> Any:
+        """Answer ``user_prompt`` about one source or many; without a prompt, find every object.
+
+        One image gives one ``Outcome(result, error)``; a list, folder or glob gives a list of them, aligned
+        with the inputs: folders expand in sorted order, and an unreadable item is an error in its own place.
+        ``user_prompt`` is one text, or one per expanded input. Raises OptionError and PromptError for the
+        call itself (unknown keys, a wrong number of prompts), and ModelUnloaded.
+        """
+        settings = {**(generation_config or {}), **options}
+        if sources.is_single(source) and (user_prompt is None or isinstance(user_prompt, str)):
+            return self._one_outcome(source, user_prompt, settings, recursive)
+        items = sources.expand(source, recursive=recursive)
+        prompts = _per_input(user_prompt, len(items))
+        jobs = [self._item_job(i, item, prompt, settings) for i, (item, prompt) in enumerate(zip(items, prompts, strict=True))]
+        return list(self.run(jobs, show_progress=show_progress))
+
+    def run(self, jobs: Sequence[Job | VLMError], *, show_progress: bool | None = None, **options: Any) -> list[Outcome]:
+        """Answer prepared jobs through the batch runner, in order; an error among them stays in its place."""
+        return batch.run(self, jobs, show_progress=show_progress, **options)
+
+    def _one_outcome(self, source: Sources, prompt: str | None, settings: Mapping[str, Any], recursive: bool) -> Outcome:
+        job = None
+        try:
+            job = self.job(source, prompt, "ask" if prompt is not None else "detect", **settings)
+            return Outcome(self._answer(job), None)
+        except (OptionError, PromptError):
+            raise
+        except VLMError as error:
+            error.source = error.source or (job.label if job else sources.describe(source))
+            error.index = 0
+            return Outcome(None, error)
+
+    def _item_job(self, index: int, item: Any, prompt: str | None, settings: Mapping[str, Any]) -> Job | VLMError:
+        if isinstance(item, SourceError):
+            item.index = index
+            return item
+        job = self.job(item, prompt, "ask" if prompt is not None else "detect", **settings)
+        return dataclasses.replace(job, index=index, interactive=False)
+
+    # Jobs ---------------------------------------------------------------------------------------------------
+
+    def job(
+        self,
+        source: Sources,
+        prompt: str | None,
+        task: Task = "ask",
+        *,
+        system: str | None = None,
+        schema: Any = None,
+        generation_config: Mapping[str, Any] | None = None,
+        **generation: Any,
+    ) -> Job:
+        """Build the job of one prompt. ``prompt`` is the question, or the phrase of a "locate" task.
+
+        Raises OptionError for unknown generation keys, PromptError for an empty prompt, SourceNotFound.
+        """
+        text = prompt if task == "ask" else self.family.prompt_for(task, prompt)
+        if text is None or not text.strip() or (task == "locate" and not (prompt or "").strip()):
+            raise PromptError("the prompt is empty; write a question, or use caption() or ground().")
+        config = self.generation({**(generation_config or {}), **generation})
+        return Job(
+            sources=tuple(sources.together(source)),
+            prompt=text,
+            task=task,
+            system=system,
+            schema=schema,
+            generation=config,
+        )
+
+    def generation(self, changes: Mapping[str, Any]) -> GenerationConfig:
+        """The settings of a call: call > load > checkpoint > ours. Checkpoint sampling counts only when asked."""
+        asked = {**self.spec.generation, **changes}
+        config = GenerationConfig().updated(asked)
+        if not config.sampling:
+            return config
+        known = self.info.generation_defaults
+        inherit = {k: known[k] for k in ("temperature", "top_p", "top_k") if known.get(k) is not None and k not in asked}
+        return config.updated(inherit)
+
+    def _answer(self, job: Job) -> Prediction:
+        pieces = self._stream(job)
+        while True:
+            try:
+                next(pieces)
+            except StopIteration as stop:
+                result: Prediction = stop.value
+                return result
+
+    def _stream(self, job: Job) -> Generator[str, None, Prediction]:
+        prepared = self.asker.prepare(job)
+        ticket = self.engine.submit(prepared.request)
+        try:
+            for event in ticket.events():
+                if isinstance(event, str):
+                    yield event
+        except KeyboardInterrupt:
+            wait_cancelled([ticket])
+            if not in_ipython():
+                raise
+        finally:
+            ticket.cancel()
+        return self.finish(job, prepared, ticket.completion or _partial(ticket))
+
+    def finish(self, job: Job, prepared: Prepared, completion: Completion) -> Prediction:
+        """Read a completion as the answer to ``job``, with a preview of its first image. Raises a VLMError."""
+        from .display import preview_jpeg
+
+        try:
+            prediction = self.asker.predict(job, prepared, completion)
+        except VLMError as error:
+            error.source, error.index = error.source or job.label, job.index
+            raise
+        preview = preview_jpeg(prepared.first) if prepared.first is not None else None
+        return dataclasses.replace(prediction, preview=preview)
+
+    # Life cycle ---------------------------------------------------------------------------------------------
+
+    def unload(self) -> None:
+        """Fail open requests, free the memory and end the engine's thread. Twice is fine."""
+        self.engine.close()
+
+
+def open_model(
+    spec: LoadSpec,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    cancelled: threading.Event | None = None,
+) -> VLM:
+    """Load ``spec`` on a new engine thread and wait for it; Ctrl+C cancels. Raises a LoadError or Cancelled.
+
+    ``on_progress`` is called in this thread.
+    """
+    cancelled = cancelled or threading.Event()
+    reports: SimpleQueue[Progress] = SimpleQueue()
+    engine = Engine(backend_class(spec.engine)(with_family(spec)), spec.engine)
+    future = engine.load(reports.put, cancelled)
+    try:
+        while not future.done() or not reports.empty():
+            try:
+                report = reports.get(timeout=0.05)
+            except Empty:
+                continue
+            if on_progress:
+                on_progress(report)
+        info: ModelInfo = future.result()
+    except BaseException:
+        cancelled.set()
+        engine.close(timeout=5.0)
+        raise
+    return VLM(spec, engine, info, chosen_family(spec, info.model_type))
+
+
+def with_family(spec: LoadSpec) -> LoadSpec:
+    """Return ``spec`` knowing which modules its family keeps in 16 bit."""
+    return dataclasses.replace(
+        spec, quantization_skips=lambda model_type: chosen_family(spec, model_type).quantization_skips
+    )
+
+
+def chosen_family(spec: LoadSpec, model_type: str | None) -> Family:
+    """The family that the user named, else the one of the model's type or name."""
+    return family_for(spec.family or model_type, spec.model)
+
+
+def in_ipython() -> bool:
+    """Whether this runs in an IPython shell; imports nothing."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and ipython.get_ipython() is not None
+
+
+def _partial(ticket: Ticket) -> Completion:
+    return Completion(text=ticket.text, usage=Usage(finish_reason="cancelled", seconds=ticket.seconds))
+
+
+def _per_input(prompts: str | Sequence[str | None] | None, count: int) -> list[str | None]:
+    if prompts is None or isinstance(prompts, str):
+        return [prompts] * count
+    if len(prompts) != count:
+        raise PromptError(
+            f"{len(prompts)} prompts were given for {count} inputs (folders and globs count what they expand to); "
+            "give one prompt, or one for each input."
+        )
+    return list(prompts)
+

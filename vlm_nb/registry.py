@@ -1,0 +1,159 @@
+"""Loaded models and the current one. The state lives here, so that reloading the extension keeps it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from . import config
+from .engines.spec import LoadSpec
+from .errors import NoModelLoaded, OptionError, nearest
+
+if TYPE_CHECKING:
+    from .engines.base import Progress
+    from .model import VLM
+
+DEMO = "demo"
+_lock = threading.Lock()
+_load_lock = threading.Lock()
+_models: dict[tuple[Any, ...], VLM] = {}
+_current: VLM | None = None
+
+
+def load(
+    model: str | None = None,
+    *,
+    keep: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+    cancelled: threading.Event | None = None,
+    **keywords: Any,
+) -> VLM:
+    """Load a vision-language model and make it the current one.
+
+    ``model`` is a hub id, a local folder, "demo", or a server's name for a model (``engine="openai"``); None
+    takes the ``model`` setting. Loading the same thing again returns the loaded model; loading another frees
+    the loaded ones first unless ``keep=True``. Keywords: ``quantization`` ("4bit", "8bit") or ``load_in_4bit``/
+    ``load_in_8bit``/``quantization_config``, ``device_map``, ``dtype``, ``attn_implementation``,
+    ``low_cpu_mem_usage``, ``max_pixels``, ``max_batch_size``, ``revision``, ``adapter``, ``chat_template``,
+    ``processor``, ``token``, ``local_files_only``, ``engine`` and the engine's own; see the documentation.
+    ``on_progress`` is called with what happens, ``cancelled`` may be set to stop.
+
+    Raises OptionError for an unknown keyword (naming the nearest) and a LoadError that says what to do next.
+    """
+    spec = make_spec(model, **keywords)
+    with _load_lock:
+        known = find(spec)
+        if known is None:
+            if not keep:
+                unload_all()
+            known = _open(spec, on_progress, cancelled)
+            with _lock:
+                _models[spec.identity()] = known
+        return use(known)
+
+
+def _open(
+    spec: LoadSpec, on_progress: Callable[[Progress], None] | None, cancelled: threading.Event | None
+) -> VLM:
+    from .model import open_model
+
+    return open_model(spec, on_progress=on_progress, cancelled=cancelled)
+
+
+def make_spec(model: str | None = None, **keywords: Any) -> LoadSpec:
+    """Check the keywords of ``load`` and fill in the settings. Raises OptionError."""
+    settings = config.settings()
+    for name in ("engine", "quantization", "max_pixels"):
+        if keywords.get(name) is None and getattr(settings, name) is not None:
+            quantised = keywords.get("load_in_4bit") or keywords.get("load_in_8bit") or keywords.get("quantization_config")
+            if name != "quantization" or not quantised:
+                keywords[name] = getattr(settings, name)
+    if settings.max_new_tokens is not None:
+        keywords["generation_config"] = {"max_new_tokens": settings.max_new_tokens} | dict(
+            keywords.get("generation_config") or {}
+        )
+    return LoadSpec.from_keywords(str(model or settings.model), **keywords)
+
+
+def find(spec: LoadSpec) -> VLM | None:
+    """Return the loaded model of ``spec``, if it is still loaded."""
+    with _lock:
+        model = _models.get(spec.identity())
+    return model if model is not None and not model.engine.closed else None
+
+
+def loaded() -> list[VLM]:
+    """The loaded models, oldest first."""
+    with _lock:
+        return [model for model in _models.values() if not model.engine.closed]
+
+
+def use(model: VLM | str) -> VLM:
+    """Make a loaded model (itself, or its name) the current one. Raises NoModelLoaded naming the loaded ones."""
+    global _current
+    chosen = by_name(model) if isinstance(model, str) else model
+    with _lock:
+        _current = chosen
+    return chosen
+
+
+def by_name(name: str) -> VLM:
+    """Return the loaded model called ``name`` (the last loaded, if several). Raises NoModelLoaded."""
+    for model in reversed(loaded()):
+        if model.name == name or model.name.rsplit("/", 1)[-1] == name:
+            return model
+    names = [model.name for model in loaded()]
+    close = nearest(name, names)
+    hint = f"did you mean {close[0]!r}?" if close else f"loaded: {', '.join(names) or 'none'}."
+    raise NoModelLoaded(f"no model called {name!r} is loaded; {hint} Load it with: %vlm load {name}")
+
+
+def current(model: VLM | str | None = None, *, demo: bool = False) -> VLM:
+    """Return ``model`` if named, else the current one.
+
+    With ``demo=True`` (single calls) the demo model is loaded when there is none. Raises NoModelLoaded.
+    """
+    if model is not None:
+        return by_name(model) if isinstance(model, str) else model
+    with _lock:
+        here = _current
+    if here is not None and not here.engine.closed:
+        return here
+    if remaining := loaded():
+        return use(remaining[-1])
+    if demo:
+        return load(config.settings().model)
+    raise NoModelLoaded(
+        "no model is loaded. Load one first, for example:  %vlm load Qwen/Qwen2.5-VL-3B-Instruct --quantization 4bit"
+        '  (or "%vlm load demo" for the small demo model, which knows drawn scenes only).'
+    )
+
+
+def unload(model: VLM | str | None = None) -> VLM:
+    """Unload ``model`` (or the current one), free its memory and return the dead handle.
+
+    Raises NoModelLoaded, and OptionError for something that is no model.
+    """
+    target = current(model)
+    if not hasattr(target, "unload"):
+        raise OptionError(f"{target!r} is no loaded model.")
+    with _lock:
+        for key in [k for k, v in _models.items() if v is target]:
+            del _models[key]
+    _forget(target)
+    target.unload()
+    return target
+
+
+def _forget(model: VLM) -> None:
+    global _current
+    with _lock:
+        if _current is model:
+            _current = None
+
+
+def unload_all() -> None:
+    """Unload every loaded model."""
+    for model in loaded():
+        unload(model)
