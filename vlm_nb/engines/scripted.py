@@ -16,11 +16,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import GenerationError, OptionError, VLMError
+from ..errors import GenerationError, VLMError, unknown_option
 from ..request import Completion, FinishReason, Request, Usage
-from .base import Capabilities, ModelInfo, Progress, Ticket, raise_if_cancelled
+from .base import Capabilities, ModelInfo, Progress, Ticket, forget_frames, raise_if_cancelled
 from .spec import LoadSpec
 
+ENGINE_ARGS = ("slots", "delay", "load_seconds", "model_type", "capabilities")
 Script = str | Mapping[str, Any] | Sequence[Any] | Callable[[Request], Any]
 
 
@@ -42,14 +43,15 @@ class ScriptedBackend:
     """
 
     def __init__(self, spec: LoadSpec) -> None:
-        known = {"slots", "delay", "load_seconds", "model_type", "capabilities"}
-        if unknown := set(spec.engine_args) - known:
-            raise OptionError(f"scripted engine: unknown engine_args {sorted(unknown)}; allowed: {sorted(known)}.")
+        for key in spec.engine_args:
+            if key not in ENGINE_ARGS:
+                raise unknown_option("scripted engine_args key", key, ENGINE_ARGS)
         self._spec = spec
         self._args = dict(spec.engine_args)
         self._rows: list[_Row] = []
         self._turn = 0
-        self.capabilities = Capabilities(in_flight=True, schema=True, **self._args.get("capabilities", {}))
+        abilities = {"in_flight": True, "schema": True, **self._args.get("capabilities", {})}
+        self.capabilities = Capabilities(**abilities)
 
     def context(self) -> contextlib.AbstractContextManager[Any]:
         """Nothing to set up."""
@@ -62,9 +64,8 @@ class ScriptedBackend:
             raise_if_cancelled(cancelled)
             progress(Progress(text="loading", done=part * 10.0, total=100.0))
             time.sleep(seconds / 10)
-        return ModelInfo(
-            name=self._spec.model, model_type=self._args.get("model_type", "qwen2_5_vl"), memory=0, fingerprint="scripted"
-        )
+        model_type = self._args.get("model_type", "qwen2_5_vl")
+        return ModelInfo(name=self._spec.model, model_type=model_type, memory=0, fingerprint="scripted")
 
     @property
     def slots(self) -> int:
@@ -86,7 +87,8 @@ class ScriptedBackend:
             try:
                 answer = self._answer(ticket.request)
             except Exception as error:  # noqa: BLE001 - the script is the user's
-                ticket.fail(error if isinstance(error, VLMError) else GenerationError(f"the script failed: {error}"))
+                failed = GenerationError(f"the script failed: {error}")
+                ticket.fail(forget_frames(error) if isinstance(error, VLMError) else failed)
                 continue
             pieces = re.findall(r"\s*\S+|\s+$", answer)
             limit = ticket.request.generation.max_new_tokens
