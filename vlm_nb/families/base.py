@@ -6,41 +6,32 @@ A family is plain facts plus one geometric step. Engines never see it; it never 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..grounding import Grounding, parse
-from ..request import ImageRef, Message
+from ..request import ImageRef, Message, Size
 from ..results import Frame
+from .preparation import Geometry, ImageLimits, Shrink, fit
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageLimits:
-    """Bounds on the prepared image, in pixels of area; None leaves the family's own bound.
-
-    ``patch`` is the step that both sides must be a multiple of (patch size × merge size), read from the
-    checkpoint's processor where it says so. ``size`` is the fixed (width, height) of models that take one size.
-    """
-
-    min_pixels: int | None = None
-    max_pixels: int | None = None
-    patch: int | None = None
-    size: tuple[int, int] | None = None
+__all__ = ["Family", "ImageLimits"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """The facts about one model family; subclasses override ``prepare`` where the geometry differs.
+    """The facts about one model family; subclasses override what a fact cannot say.
 
     ``model_types`` are the ``model_type`` values of ``config.json`` that it serves; ``name_patterns`` are
     lower-case fragments of model names, for models known by name only (behind a server). ``format`` names the
     grounding format (see ``grounding.FORMATS``). ``locate_prompt`` holds ``{phrase}``. ``quantization_skips``
-    are module-name prefixes that stay in 16 bit. ``version`` is part of the ledger key: raise it when a change
-    here can change an answer. ``chat=False`` marks models without a chat template (the prompt is rendered by
-    ``plain_prompt``).
+    are module-name prefixes that stay in 16 bit. ``version`` is part of the ledger key: raise it when a
+    change here can change an answer. ``geometry`` says how an image becomes what the model sees.
+    ``chat=False`` marks models without a chat template (``plain_prompt`` renders the prompt).
+    ``in_transformers=False`` marks models that transformers cannot load without their own code: they are
+    known here for use through servers.
     """
 
     name: str
@@ -53,21 +44,38 @@ class Family:
     keep_special_tokens: bool = False
     quantization_skips: tuple[str, ...] = ()
     limits: ImageLimits = field(default_factory=ImageLimits)
+    geometry: Geometry = field(default_factory=Shrink)
     processor_kwargs: Mapping[str, Any] = field(default_factory=dict)
     chat: bool = True
+    in_transformers: bool = True
     multi_image: bool = True
     version: int = 1
     notes: str = ""
 
+    def frame_for(self, size: Size, limits: ImageLimits | None = None) -> Frame:
+        """Return where an original image of ``size`` (width, height) will lie in what the model sees."""
+        return self.geometry.frame(size, self.merged_limits(limits))
+
     def prepare(self, image: Image, limits: ImageLimits | None = None) -> tuple[Image, Frame]:
         """Make the only geometric change: return the image that the model shall see, and its inverse mapping.
 
-        ``image`` is an upright RGB image. The default leaves the image as it is, unless it has more than
-        ``max_pixels`` pixels.
+        ``image`` is an upright RGB image; ``limits`` come from the checkpoint and the user (see
+        ``limits_from_processor``).
         """
-        from .preparation import shrink_to
+        frame = self.frame_for(image.size, limits)
+        return fit(image, frame), frame
 
-        return shrink_to(image, self.merged_limits(limits).max_pixels)
+    def limits_from_processor(self, config: Mapping[str, Any]) -> ImageLimits:
+        """Return the limits that a checkpoint's image-processor config gives (``image_processor.to_dict()``).
+
+        A checkpoint may lower the family's ``max_pixels`` but not raise it (Qwen's own allows 16,000 tokens
+        an image); a user's ``max_pixels`` may: put it on top with ``dataclasses.replace``.
+        """
+        found = self.geometry.limits(config)
+        ours, theirs = self.limits.max_pixels, found.max_pixels
+        if ours is None or theirs is None:
+            return found
+        return replace(found, max_pixels=min(ours, theirs))
 
     def merged_limits(self, limits: ImageLimits | None) -> ImageLimits:
         """Return the family's limits with the caller's set values on top."""

@@ -1,0 +1,44 @@
+"""One file per model family, and the registry that finds them."""
+
+from __future__ import annotations
+
+from ..errors import unknown_option
+from .base import Family, ImageLimits
+from .default import DEFAULT
+from .qwen2_5_vl import QWEN2_5_VL
+
+__all__ = ["DEFAULT", "Family", "ImageLimits", "families", "family_for", "known_family"]
+
+_FAMILIES: tuple[Family, ...] = (QWEN2_5_VL,)
+
+
+def families() -> tuple[Family, ...]:
+    """Return every known family (the default for unknown models is not among them)."""
+    return _FAMILIES
+
+
+def family_for(model_type: str | None, name: str | None = None) -> Family:
+    """Return the family of a model: by its config's ``model_type``, else by its name, else the default.
+
+    A family's own name serves as ``model_type`` too.
+    ``name`` also tells families apart that share a model type (Cosmos-Reason1 is a ``qwen2_5_vl``).
+    """
+    named = _by_name(name or "")
+    of_type = [family for family in _FAMILIES if model_type in (*family.model_types, family.name)]
+    if of_type:
+        return named if named in of_type and named is not None else of_type[0]
+    return named or DEFAULT
+
+
+def _by_name(name: str) -> Family | None:
+    """Return the family with the longest pattern that occurs in ``name``."""
+    hits = [(len(p), family) for family in _FAMILIES for p in family.name_patterns if p in name.lower()]
+    return max(hits, key=lambda hit: hit[0])[1] if hits else None
+
+
+def known_family(model_type: str) -> Family:
+    """Return the family called ``model_type``; raises OptionError naming the nearest for an unknown one."""
+    known = {key: family for family in _FAMILIES for key in (*family.model_types, family.name)}
+    if model_type not in known:
+        raise unknown_option("model type", model_type, known)
+    return known[model_type]

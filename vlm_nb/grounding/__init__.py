@@ -1,0 +1,135 @@
+"""Text to boxes and back: pure functions, one parser per output format.
+
+``parse`` never raises on any text, takes time linear in its length, and returns at most ``MAX_BOXES`` boxes.
+``FORMATS`` is the one table of formats; ``write`` is the inverse of ``parse``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import OptionError, unknown_option
+from ..results import Frame, GroundedPhrase, GroundingStatus
+from .answer import says_none, split_thinking, without_cuts
+from .base import MAX_BOXES, Format, Mark, Reading, to_mark, to_phrase
+from .formats import FORMATS
+
+__all__ = ["FORMATS", "MAX_BOXES", "Format", "Grounding", "parse", "write"]
+
+_UNIT_FRAME = Frame((1, 1), (1, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Grounding:
+    """What a text says about places.
+
+    ``grounded_phrases`` have boxes (x_min, y_min, x_max, y_max) in 0..1 of the upright original image;
+    ``caption`` is the text without markup; ``thinking`` the split-off reasoning; ``notes`` say what was cut
+    or guessed. ``grounding`` is "found", "none" (the text says that nothing is there), "unparsed" (asked for
+    or marked up, and nothing readable) or None (neither asked for nor marked up).
+    """
+
+    grounding: GroundingStatus | None
+    grounded_phrases: tuple[GroundedPhrase, ...] = ()
+    caption: str = ""
+    thinking: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def parse(text: str, format: str | None, *, frames: Sequence[Frame], asked: bool) -> Grounding:
+    """Read ``text`` as written in ``format`` about the images that ``frames`` describe.
+
+    ``frames[i]`` says how original image ``i`` lies in the image that the model saw. ``asked`` says that
+    grounding was asked for: then bare number lists count, and an answer without boxes is "none" or
+    "unparsed"; markup counts always. ``format=None`` guesses the format from the text and says so in the
+    notes. Raises OptionError for an unknown format and a text that is no str, never for what a text holds.
+    """
+    if not isinstance(text, str):
+        raise OptionError(f"text must be a str, not {type(text).__name__}: pass the model's answer.")
+    thinking, answer, thought_cut = split_thinking(text)
+    spec, notes = _format(format, answer, frames, asked)
+    for special in spec.specials:
+        answer = answer.replace(special, "")
+    reading = spec.read(answer, asked)
+    phrases, placing_notes = _place(reading, spec, frames)
+    notes += placing_notes + _reading_notes(reading, phrases, thought_cut)
+    status = _status(reading, phrases, answer, spec, asked)
+    caption = without_cuts(answer, () if status == "unparsed" else reading.cuts)
+    return Grounding(status, phrases, caption, thinking, tuple(notes))
+
+
+def write(phrases: Sequence[GroundedPhrase], format: str, *, frames: Sequence[Frame]) -> str:
+    """Return ``phrases`` as a model of that format writes them (training targets, tests).
+
+    Boxes are (x_min, y_min, x_max, y_max) in 0..1 of the original images that ``frames`` describe.
+    """
+    spec = _named(format)
+    frames = frames or (_UNIT_FRAME,)
+    return spec.writer([to_mark(p, spec.space, frames[p.image_index], points=spec.points) for p in phrases])
+
+
+def _named(format: str) -> Format:
+    if format not in FORMATS:
+        raise unknown_option("grounding format", format, FORMATS)
+    return FORMATS[format]
+
+
+def _format(
+    format: str | None, answer: str, frames: Sequence[Frame], asked: bool
+) -> tuple[Format, list[str]]:
+    if format is not None:
+        return _named(format), []
+    return FORMATS["qwen3_vl"], []
+
+
+def _place(
+    reading: Reading, spec: Format, frames: Sequence[Frame]
+) -> tuple[tuple[GroundedPhrase, ...], list[str]]:
+    """Map marks to phrases: at most MAX_BOXES, exact repeats once, absurd ones not at all."""
+    placed: dict[GroundedPhrase, None] = {}
+    repeats = 0
+    for mark in reading.marks:
+        phrase = _place_one(mark, spec, frames)
+        if phrase is None:
+            reading.refused += 1
+        elif phrase in placed:
+            repeats += 1
+        else:
+            placed[phrase] = None
+    notes = [f"{repeats} exact repeats of a box were dropped"] if repeats else []
+    if len(reading.marks) > MAX_BOXES:
+        notes.append(f"a runaway answer: cut after {MAX_BOXES} boxes")
+    return tuple(placed)[:MAX_BOXES], notes
+
+
+def _place_one(mark: Mark, spec: Format, frames: Sequence[Frame]) -> GroundedPhrase | None:
+    if not frames:
+        return to_phrase(mark, spec.space, _UNIT_FRAME) if spec.space.scale else None
+    if not 0 <= mark.image_index < len(frames):
+        return None
+    return to_phrase(mark, spec.space, frames[mark.image_index])
+
+
+def _reading_notes(reading: Reading, phrases: Sequence[GroundedPhrase], thought_cut: bool) -> list[str]:
+    notes = []
+    if thought_cut:
+        notes.append("the answer ends inside its reasoning")
+    if reading.truncated:
+        notes.append(f"the answer ends inside its boxes: {len(phrases)} complete ones kept")
+    if reading.refused:
+        notes.append(f"{reading.refused} places could not be read (numbers missing, absurd or off the image)")
+    return notes
+
+
+def _status(
+    reading: Reading, phrases: Sequence[GroundedPhrase], answer: str, spec: Format, asked: bool
+) -> GroundingStatus | None:
+    if phrases:
+        return "found"
+    if reading.markup:
+        return "unparsed"
+    if not asked:
+        return "none" if reading.empty else None
+    nothing = reading.empty or (spec.empty_is_none and not answer.strip()) or says_none(answer)
+    return "none" if nothing else "unparsed"

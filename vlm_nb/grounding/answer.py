@@ -1,0 +1,76 @@
+"""What surrounds the boxes in an answer: reasoning, plain "there are none", and the caption that is left."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_THOUGHTS = (("<think>", "</think>"), ("<thinking>", "</thinking>"), ("◁think▷", "◁/think▷"))
+_ANSWER = re.compile(r"</?answer>")
+
+_SEEN = "found detected visible present seen shown located depicted identified here".replace(" ", "|")
+_PICTURE = "(?:image|picture|photo|scene)"
+_NONE = re.compile(
+    rf"""(?ix)
+    ^[^\w]*(?: none | nothing | n/?a | no | empty )[^\w]*$
+    | ^[^\w]*(?: none | nothing | no\b )[^.]* \b(?: {_SEEN} | (?:in|on)\ (?:the|this)\ {_PICTURE} )\b
+    | ^[^\w]* not\ (?: {_SEEN} )\b
+    | \b there\ (?: (?:is|are|was|were)\ (?: no | none | not\ an? | not\ any | nothing ) | isn't | aren't )\b
+    | \b {_PICTURE}\ (?: does\ not | doesn't | did\ not )\ (?: contain | show | have | include | depict )\b
+    | \b (?: do\ not | don't | did\ not | didn't | cannot | can\ not | can't | could\ not | couldn't )
+        \ (?: see | find | detect | locate | spot | identify )
+        \ (?: an? | any | the | such )\b (?!\ {_PICTURE})
+    | \b (?: is | are | was | were )\ not\ (?: {_SEEN} | in\ (?:the|this)\ {_PICTURE} )\b
+    """
+)
+_NONE_LIMIT = 400
+
+
+def split_thinking(text: str) -> tuple[str | None, str, bool]:
+    """Return (thinking, answer, cut): the reasoning before the answer, and whether it never ended.
+
+    A closing tag without an opening one counts (chat templates put the opening one into the prompt).
+    ``<answer>`` tags are dropped.
+    """
+    for opening, closing in _THOUGHTS:
+        end = text.find(closing)
+        begin = text.find(opening)
+        if end >= 0:
+            head = text[:end].replace(opening, "")
+            return head.strip(), _ANSWER.sub("", text[end + len(closing) :]), False
+        if begin >= 0:
+            return text[begin + len(opening) :].strip(), text[:begin], True
+    return None, _ANSWER.sub("", text) if "answer>" in text else text, False
+
+
+def says_none(answer: str) -> bool:
+    """Whether a short plain answer says that nothing is there: "There are no cats in the image."
+
+    Only the start of a text is looked at, and one that is long is not a plain "none".
+    """
+    answer = " ".join(answer[: _NONE_LIMIT + 1].replace("’", "'").split())
+    return 0 < len(answer) <= _NONE_LIMIT and _NONE.search(answer) is not None
+
+
+def without_cuts(text: str, cuts: Sequence[tuple[int, int, str]]) -> str:
+    """Return ``text`` with each (start, end, replacement) applied and the white space around it tidied."""
+    if not cuts:
+        return text.strip()
+    pieces: list[str] = []
+    done = 0
+    for start, end, replacement in sorted(cuts):
+        if start >= done:
+            _join(pieces, text[done:start])
+            _join(pieces, replacement)
+            done = end
+    _join(pieces, text[done:])
+    lines = [line.rstrip() for line in "".join(pieces).split("\n")]
+    return "\n".join(line for i, line in enumerate(lines) if line or (i and lines[i - 1])).strip()
+
+
+def _join(pieces: list[str], piece: str) -> None:
+    """Append without doubling the space at the seam."""
+    if pieces and pieces[-1].endswith((" ", "\n")) and piece.startswith(" "):
+        piece = piece.lstrip(" ")
+    if piece:
+        pieces.append(piece)

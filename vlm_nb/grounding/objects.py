@@ -1,0 +1,255 @@
+"""JSON boxes: ``[{"bbox_2d": [10, 20, 110, 120], "label": "cat"}]`` and its many relatives.
+
+Read by key names that the families share; what the numbers mean follows the family, never the key.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+
+from .base import Mark, Reading, Writer
+from .scan import Found, Root, Value, numbers_in, scan
+
+BOX_KEYS = ("bbox_2d", "box_2d", "bbox", "bounding_box", "boundingbox")
+"""Keys that mark a box wherever they stand."""
+LOOSE_BOX_KEYS = ("box", "bboxes", "boxes", "bounding_boxes", "coordinates", "coords", "position", "location")
+"""Keys that hold boxes when grounding was asked for (an ordinary JSON answer may use these words too)."""
+POINT_KEYS = ("point_2d", "point2d")
+LOOSE_POINT_KEYS = ("point", "points", "center")
+CORNERS = (
+    ("x_min", "y_min", "x_max", "y_max"),
+    ("xmin", "ymin", "xmax", "ymax"),
+    ("x1", "y1", "x2", "y2"),
+    ("left", "top", "right", "bottom"),
+)
+LABEL_KEYS = (
+    *("label", "name", "phrase", "class", "class_name", "category"),
+    *("object", "text_content", "text", "description"),
+)
+LIST_KEYS = ("objects", "detections", "results", "items", "annotations", "output", "data", "answer")
+SCORE_KEYS = ("confidence", "score")
+_FENCE_BEFORE = re.compile(r"`{3}[ \t]*\w{0,16}\s{0,8}\Z")
+_FENCE_AFTER = re.compile(r"\s{0,8}`{3}")
+_BULLET = re.compile(r"^[\s>*#-]*(?:[0-9]{1,3}[.)])?[\s*_`\"']*")
+
+
+def read_objects(text: str, asked: bool) -> Reading:
+    """Read every object with a box or point key; bare lists of numbers too when grounding was asked for."""
+    if '{\\"' in text or '[\\"' in text:  # JSON inside a JSON string
+        text = text.replace('\\"', ' "').replace("\\n", " \n")
+    reading = Reading()
+    before = _Progress()
+    for found in scan(text):
+        if isinstance(found, Root):
+            _end_root(text, found, reading, asked, before)
+        elif isinstance(found.value, dict):
+            _read_object(found, reading, asked)
+        elif asked:
+            _read_list(text, found, reading)
+    return reading
+
+
+class _Progress:
+    """What the reading held when the current outermost bracket began."""
+
+    def __init__(self) -> None:
+        self.state = (0, 0, False)
+
+    def moved(self, reading: Reading) -> bool:
+        """Whether anything was added since; start counting anew."""
+        earlier, self.state = self.state, (len(reading.marks), reading.refused, reading.empty)
+        return self.state != earlier
+
+
+def _end_root(text: str, root: Root, reading: Reading, asked: bool, before: _Progress) -> None:
+    if asked and root.empty and text[root.start] in "[{":
+        reading.empty = True
+    elif not before.moved(reading):
+        return
+    reading.truncated |= not root.closed
+    reading.cuts.append((*_with_fence(text, root.start, root.end), ""))
+
+
+def _with_fence(text: str, start: int, end: int) -> tuple[int, int]:
+    opening = _FENCE_BEFORE.search(text, max(0, start - 30), start)
+    if opening is None:
+        return start, end
+    closing = _FENCE_AFTER.match(text, end)
+    return opening.start(), closing.end() if closing else end
+
+
+def _read_object(found: Found, reading: Reading, asked: bool) -> None:
+    if found.inside and found.key.lower() in BOX_KEYS + LOOSE_BOX_KEYS:
+        return  # the object around it reads it
+    assert isinstance(found.value, dict)  # noqa: S101 - the caller looked
+    fields = {key.lower(): value for key, value in found.value.items()}
+    loose = (*LOOSE_BOX_KEYS, *LIST_KEYS) if asked else ()
+    score = _score(fields)
+    labels = _labels(fields, found.key)
+    known = False
+    for key in (*BOX_KEYS, *loose):
+        if key in fields and not _holds_objects(fields[key]):
+            known = True
+            _add_boxes(fields[key], 4, labels, score, reading, strict=key in BOX_KEYS)
+    for key in (*POINT_KEYS, *(LOOSE_POINT_KEYS if asked else ())):
+        if key in fields and not _holds_objects(fields[key]):
+            known = True
+            _add_boxes(fields[key], 2, labels, score, reading, strict=key in POINT_KEYS)
+    if not known and not _add_corners(fields, labels, score, reading) and asked:
+        _add_named(found.value, reading)
+
+
+def _holds_objects(value: Value) -> bool:
+    return isinstance(value, list) and any(isinstance(item, dict) for item in value)
+
+
+def _add_boxes(
+    value: Value, size: int, labels: Sequence[str], score: float | None, reading: Reading, *, strict: bool
+) -> None:
+    places = list(places_in(value, size))
+    if not places and isinstance(value, list) and not value:
+        reading.empty = True
+    elif not places and strict:
+        reading.refuse()
+    for index, place in enumerate(places):
+        _add(_nth(labels, index), place, score, reading)
+
+
+def _nth(labels: Sequence[str], index: int) -> str:
+    if len(labels) == 1:
+        return labels[0]
+    return labels[index] if index < len(labels) else ""
+
+
+def _add(label: str, place: Sequence[float], score: float | None, reading: Reading) -> None:
+    if all(math.isfinite(v) for v in place):
+        reading.add(Mark(label, tuple(place), confidence=score))
+    else:
+        reading.refuse()
+
+
+def places_in(value: Value, size: int) -> Iterator[list[float]]:
+    """Yield the boxes (``size`` 4) or points (``size`` 2) that a value holds.
+
+    A flat list of ``size`` numbers is one, as are two corners ``[[x, y], [x, y]]``, a string of numbers, and
+    a dict of corners; a list of these is several.
+    """
+    if isinstance(value, dict):
+        corners = _corner_values(value) if size == 4 else _xy(value)
+        if corners:
+            yield corners
+    elif isinstance(value, str):
+        found = numbers_in(value)
+        if len(found) == size:
+            yield found
+    elif isinstance(value, list):
+        yield from _places_in_list(value, size)
+
+
+def _places_in_list(value: list[Value], size: int) -> Iterator[list[float]]:
+    if all(isinstance(item, float) for item in value):
+        if len(value) == size:
+            yield [item for item in value if isinstance(item, float)]
+    elif size == 4 and len(value) == 2 and all(_is_pair(item) for item in value):
+        yield [item for pair in value if isinstance(pair, list) for item in pair if isinstance(item, float)]
+    else:
+        for item in value:
+            if not isinstance(item, list) or all(isinstance(inner, float) for inner in item):
+                yield from places_in(item, size)
+
+
+def _is_pair(value: Value) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(item, float) for item in value)
+
+
+def _corner_values(fields: dict[str, Value]) -> list[float]:
+    for names in CORNERS:
+        values = [fields.get(name) for name in names]
+        numbers = [value for value in values if isinstance(value, float)]
+        if len(numbers) == 4:
+            return numbers
+    return []
+
+
+def _xy(fields: dict[str, Value]) -> list[float]:
+    values = [value for value in (fields.get("x"), fields.get("y")) if isinstance(value, float)]
+    return values if len(values) == 2 else []
+
+
+def _add_corners(
+    fields: dict[str, Value], labels: Sequence[str], score: float | None, reading: Reading
+) -> bool:
+    corners = _corner_values(fields)
+    if corners:
+        _add(labels[0] if labels else "", corners, score, reading)
+    return bool(corners)
+
+
+def _add_named(fields: dict[str, Value], reading: Reading) -> None:
+    """Read ``{"cat": [10, 20, 110, 120], …}``: phrases as keys."""
+    for key, value in fields.items():
+        for place in places_in(value, 4) if isinstance(value, list) else ():
+            _add(key, place, None, reading)
+
+
+def _labels(fields: dict[str, Value], key: str) -> list[str]:
+    for name in (*LABEL_KEYS, "labels", "names", "classes", "phrases"):
+        value = fields.get(name)
+        if isinstance(value, (str, float)):
+            return [value if isinstance(value, str) else f"{value:g}"]
+        if isinstance(value, list) and any(isinstance(item, str) for item in value):
+            return [item if isinstance(item, str) else "" for item in value]
+    return [] if key.lower() in LIST_KEYS else [key] if key else []
+
+
+def _score(fields: dict[str, Value]) -> float | None:
+    for name in SCORE_KEYS:
+        value = fields.get(name)
+        if isinstance(value, float) and 0.0 <= value <= 1.0:
+            return value
+    return None
+
+
+def _read_list(text: str, found: Found, reading: Reading) -> None:
+    """Read a free list of four numbers (asked only); its phrase is what stands before it on the line."""
+    assert isinstance(found.value, list)  # noqa: S101 - the caller looked
+    numbers = [item for item in found.value if isinstance(item, float)]
+    if len(numbers) != 4:
+        return
+    words = [item for item in found.value if isinstance(item, str)]
+    label = words[0] if words else phrase_before(text, found.start)
+    _add(label, numbers, None, reading)
+
+
+def phrase_before(text: str, start: int) -> str:
+    """Return the phrase that introduces the bracket at ``start``: "2. **Red car**: [" gives "Red car"."""
+    line = text[max(0, start - 80) : start].rpartition("\n")[2].rstrip(" \t[(")
+    if not line.endswith((":", "=", "-", "–")):
+        return ""
+    line = _BULLET.sub("", line).rstrip(":=-– \t*_`\"'")
+    return line if len(line.split()) <= 8 and not set(line) & set("[](){}") else ""
+
+
+def plain_number(value: float) -> str:
+    """Return a number as models write it: no exponent, no trailing zeros."""
+    text = f"{value:.6f}".rstrip("0").rstrip(".")
+    return text or "0"
+
+
+def writer(box_key: str, point_key: str = "point_2d") -> Writer:
+    """Return a writer of fenced JSON with the box under ``box_key``."""
+
+    def write(marks: Sequence[Mark]) -> str:
+        lines = []
+        for mark in marks:
+            key = box_key if len(mark.values) == 4 else point_key
+            numbers = ", ".join(plain_number(v) for v in mark.values)
+            label = json.dumps(mark.phrase, ensure_ascii=False)
+            lines.append(f'\t{{"{key}": [{numbers}], "label": {label}}}')
+        body = "[\n" + ",\n".join(lines) + "\n]" if lines else "[]"
+        return f"```json\n{body}\n```"
+
+    return write

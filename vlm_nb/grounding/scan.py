@@ -1,0 +1,252 @@
+"""A forgiving reader of bracketed text: JSON, Python literals, and what models make of them.
+
+Never raises, needs no recursion, and reads each character a bounded number of times: a token is either
+skipped or used once, a string ends at the first newline or brace at the latest, and nesting deeper than
+``MAX_DEPTH`` or more than ``MAX_TOKENS`` tokens end the reading.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+Value = float | str | list["Value"] | dict[str, "Value"]
+
+MAX_DEPTH = 40
+MAX_TOKENS = 150_000
+MAX_ITEMS = 8_192
+MAX_LABEL = 500
+
+_NUMBER = r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
+_OPENER = re.compile(r"[\[({]")
+_TOKEN = re.compile(rf"""[\[\](){{}}]|["']|{_NUMBER}|[^\W\d]\w*|[:,]""")
+_STRING_STOPS = {quote: re.compile(rf"[{quote}\\\n{{}}]") for quote in "\"'"}
+_AFTER_STRING = re.compile(r"""[ \t]*(?:[\r\n,:\])}]|\Z|["']\w+["'][ \t]*:)""")
+_LOST_QUOTE = re.compile(r"""\n|\}\s*(?:\Z|[\]}]|,\s*\{)|\{\s*["']""")
+_COLON = re.compile(r"\s*:")
+_NUMERIC = re.compile(rf"\s*{_NUMBER}\s*%?\s*")
+_NUMBERS = re.compile(_NUMBER)
+_LOOKALIKES = str.maketrans("“”‘’：，［］｛｝（）", "\"\"'':,[]{}()")
+_NOT_NUMBERS = frozenset({"nan", "inf", "infinity", "null", "none"})
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An object (``dict``) anywhere, or a list that starts with a number or string outside of any object.
+
+    ``start`` and ``end`` are its character span; ``key`` is the key that it hangs on in the object around
+    it ("" without one); ``inside`` says whether an object is around it directly.
+    """
+
+    value: dict[str, Value] | list[Value]
+    start: int
+    end: int
+    key: str = ""
+    inside: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """The end of an outermost bracket: its span, whether it was closed, and whether nothing was in it."""
+
+    start: int
+    end: int
+    closed: bool
+    empty: bool
+
+
+class _Open:
+    """A bracket that is still open: ``items`` of a list, or ``fields`` and the waiting ``key``."""
+
+    __slots__ = ("fields", "items", "key", "start", "touched")
+
+    def __init__(self, start: int, is_object: bool) -> None:
+        self.start = start
+        self.fields: dict[str, Value] | None = {} if is_object else None
+        self.items: list[Value] = []
+        self.key: str | None = None
+        self.touched = False
+
+    def take(self, value: Value) -> None:
+        """Put a finished value where it belongs; one without a key in an object is dropped."""
+        self.touched = True
+        if self.fields is None:
+            if len(self.items) < MAX_ITEMS:
+                self.items.append(value)
+        elif self.key is not None:
+            self.fields[self.key] = value
+            self.key = None
+
+
+def scan(text: str) -> Iterator[Found | Root]:
+    """Yield every object and every free list of ``text`` when it ends, and each outermost bracket's end.
+
+    Where the text stops inside brackets, objects are yielded with the fields that were complete: a list of
+    numbers without its closing bracket is not, since its last number may be cut.
+    """
+    return _Scanner(text.translate(_LOOKALIKES)).run()
+
+
+class _Scanner:
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.stack: list[_Open] = []
+        self.objects = 0
+        self.pos = 0
+        self.previous = ""
+
+    def run(self) -> Iterator[Found | Root]:
+        for _ in range(MAX_TOKENS):
+            token = (_TOKEN if self.stack else _OPENER).search(self.text, self.pos)
+            if token is None:
+                break
+            self.pos = token.end()
+            yield from self._token(token.group(), token.start())
+        yield from self._unwind(len(self.text))
+
+    def _token(self, token: str, start: int) -> Iterator[Found | Root]:
+        first = token[0]
+        if first in "[({":
+            yield from self._open(start, first == "{")
+        elif first in "])}":
+            yield from self._close(first == "}")
+        elif first in "\"'":
+            yield from self._quote(start)
+        elif first not in ",:":
+            self._bare(token)
+        self.previous = first
+
+    def _open(self, start: int, is_object: bool) -> Iterator[Found | Root]:
+        if len(self.stack) >= MAX_DEPTH:
+            yield from self._unwind(start)
+        self.stack.append(_Open(start, is_object))
+        self.objects += is_object
+
+    def _close(self, is_object: bool) -> Iterator[Found | Root]:
+        """Close the innermost bracket of that kind, and whatever was left open inside it."""
+        wanted = self.objects if is_object else len(self.stack) - self.objects
+        if not wanted:
+            return
+        while True:
+            right_kind = (self.stack[-1].fields is not None) == is_object
+            yield from self._pop(self.pos, complete=True)
+            if right_kind:
+                return
+
+    def _quote(self, start: int) -> Iterator[Found | Root]:
+        if self.previous not in "[({,:]})\"'":  # the apostrophe of a word
+            return
+        body, self.pos = _read_string(self.text, start)
+        if _COLON.match(self.text, self.pos):
+            yield from self._name(body)
+        elif _NUMERIC.fullmatch(body) and len(body) <= 64:
+            self.stack[-1].take(number(body.strip(" \t\r\n%")))
+        else:
+            self.stack[-1].take(body)
+
+    def _bare(self, token: str) -> None:
+        """Take a number, or a word: an unquoted key, an unquoted label, or a NaN that keeps its place."""
+        top = self.stack[-1]
+        if token[0] in "+-.0123456789":
+            top.take(number(token))
+        elif _COLON.match(self.text, self.pos) and top.fields is not None:
+            top.key = token
+            top.touched = True
+        elif token.lower() in _NOT_NUMBERS:
+            top.take(float("nan"))
+        elif top.key is not None:
+            end = _word_end(self.text, self.pos)
+            top.take(self.text[self.pos - len(token) : end].strip()[:MAX_LABEL])
+            self.pos = end
+
+    def _name(self, key: str) -> Iterator[Found | Root]:
+        """A quoted key: it ends a list that lost its closing bracket."""
+        if self.stack[-1].fields is None and self.objects and len(self.stack[-1].items) == 4:
+            yield from self._pop(self.pos, complete=True)
+        if self.stack[-1].fields is not None:
+            self.stack[-1].key = key[:MAX_LABEL].strip()
+            self.stack[-1].touched = True
+
+    def _pop(self, end: int, *, complete: bool) -> Iterator[Found | Root]:
+        top = self.stack.pop()
+        around = self.stack[-1] if self.stack else None
+        if top.fields is not None:
+            self.objects -= 1
+            yield Found(top.fields, top.start, end, *_place(around))
+        elif not complete:
+            top.items = [item for item in top.items if isinstance(item, (list, dict))]
+        elif not self.objects and top.items and not isinstance(top.items[0], (list, dict)):
+            yield Found(top.items, top.start, end)
+        if around is not None:
+            _hand_over(top, around, complete=complete)
+        else:
+            yield Root(top.start, end, complete, complete and not top.touched)
+
+    def _unwind(self, end: int) -> Iterator[Found | Root]:
+        while self.stack:
+            yield from self._pop(end, complete=False)
+
+
+def _place(around: _Open | None) -> tuple[str, bool]:
+    if around is None or around.fields is None:
+        return "", False
+    return around.key or "", True
+
+
+def _hand_over(top: _Open, around: _Open, *, complete: bool) -> None:
+    value: Value = top.items if top.fields is None else top.fields
+    if complete or value:
+        around.take(value)
+
+
+def _read_string(text: str, start: int) -> tuple[str, int]:
+    """Return the string that the quote at ``start`` opens, and where reading goes on.
+
+    A quote ends it only where a comma, colon, bracket, newline or key follows, so stray quotes inside a
+    label stay in it; a newline or a brace that goes on as JSON ends it (its closing quote was lost).
+    """
+    quote = text[start]
+    pos = start + 1
+    while (stop := _STRING_STOPS[quote].search(text, pos)) is not None:
+        pos = stop.end() + (stop.group() == "\\")
+        if stop.group() == quote and _AFTER_STRING.match(text, pos):
+            return _unescape(text[start + 1 : stop.start()]), pos
+        if stop.group() not in (quote, "\\") and _LOST_QUOTE.match(text, stop.start()):
+            return _unescape(text[start + 1 : stop.start()]), stop.start()
+    return _unescape(text[start + 1 :]), len(text)
+
+
+def _unescape(body: str) -> str:
+    body = body[:MAX_LABEL]
+    if "\\" not in body:
+        return body
+    try:
+        plain = str(json.loads(f'"{body}"', strict=False))
+    except ValueError:
+        plain = body.replace('\\"', '"').replace("\\'", "'").replace("\\\\", "\\")
+    return plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+_WORD_END = re.compile(r"[,\n{}\[\]:]")
+
+
+def _word_end(text: str, pos: int) -> int:
+    stop = _WORD_END.search(text, pos, pos + MAX_LABEL)
+    return stop.start() if stop else min(len(text), pos + MAX_LABEL)
+
+
+def number(token: str) -> float:
+    """Return the number that ``token`` spells; NaN for one too long to be a coordinate."""
+    return float(token) if len(token) <= 32 else float("nan")
+
+
+def numbers_in(text: str, limit: int = 64) -> list[float]:
+    """Return the first ``limit`` numbers that stand in ``text``, whatever is between them."""
+    found = []
+    for match in _NUMBERS.finditer(text):
+        found.append(number(match.group()))
+        if len(found) >= limit:
+            break
+    return found
