@@ -7,7 +7,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 .PHONY: demo test lint types docs check fuzz test-slow test-browser test-servers gpu clean
 
 demo: $(VENV)/.demo  ## run the quickstart notebook on the demo model, leave an HTML page
-	$(BIN)/python examples/run_quickstart.py
+	$(BIN)/python examples/execute.py examples/quickstart.ipynb
 
 test: $(VENV)/.test  ## the default test suite
 	$(BIN)/python -m pytest

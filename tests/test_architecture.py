@@ -75,7 +75,9 @@ def statements(tree: ast.Module) -> tuple[list[ast.stmt], list[ast.stmt]]:
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         for node in ast.walk(function)
     }
-    every = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom) and id(n) not in typing_only]
+    every = [
+        n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom) and id(n) not in typing_only
+    ]
     return every, [n for n in every if id(n) not in inside]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import sources
-from .errors import CapabilityError, GenerationError, PromptError
+from .errors import CapabilityError, GenerationError, OptionError, PromptError, SourceError
 from .families.base import Family, ImageLimits
 from .request import Completion, GenerationConfig, Message, Request
 from .results import Frame, Prediction
@@ -58,7 +58,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A request with what is needed to read its answer. ``first`` is the first upright image, for previews."""
+    """A request and what is needed to read its answer. ``first`` is the first upright image, for previews."""
 
     request: Request
     frames: tuple[Frame, ...]
@@ -99,17 +99,19 @@ class Asker:
             first = first or loaded.image
         return Prepared(self._request(job, tuple(images)), tuple(frames), first)
 
-    def _fit(self) -> int | None:
-        """How many pixels of area are enough for the model: decoding may skip detail beyond it."""
-        return self.family.merged_limits(self.limits).max_pixels
+    def _fit(self) -> tuple[int, int] | None:
+        """The sides, in pixels, below which a large JPEG must not be decoded: the model would miss detail."""
+        area = self.family.merged_limits(self.limits).max_pixels
+        side = math.ceil(math.sqrt(area)) if area else 0
+        return (side, side) if side else None
 
     def _check(self, job: Job) -> None:
         if not job.prompt.strip():
-            raise PromptError('the prompt is empty; write a question, or use caption() or ground().')
+            raise PromptError("the prompt is empty; write a question, or use caption() or ground().")
         several = len(job.sources) > 1
         if several and not (self.family.multi_image and self.capabilities.multi_image):
             raise CapabilityError(
-                f"{self.label} takes one image a prompt, {len(job.sources)} were given; ask about each by itself."
+                f"{self.label} takes one image a prompt, {len(job.sources)} were given; ask about each alone."
             )
         if job.schema is not None and not self.capabilities.schema:
             raise CapabilityError(f"the engine of {self.label} cannot constrain answers to a schema.")
@@ -152,6 +154,22 @@ class Asker:
             usage=completion.usage,
             notes=notes,
         )
+
+
+def together(source: Any) -> tuple[sources.Source, ...]:
+    """Return the images of one prompt: one source, or a list of them; empty for None (text only).
+
+    Raises the SourceError of the first that cannot be used, OptionError for a folder or a glob.
+    """
+    if source is None:
+        return ()
+    if not sources.is_single(source) and not isinstance(source, list | tuple):
+        raise OptionError(f"{source!r} may be many images; give them to model(source=...) or as a list.")
+    items = sources.expand(source)
+    for item in items:
+        if isinstance(item, SourceError):
+            raise item
+    return tuple(item for item in items if isinstance(item, sources.Source))
 
 
 def check_sizes(frames: Sequence[Frame], completion: Completion) -> None:

@@ -40,7 +40,7 @@ class Settings:
     url_max_mb: float = 50.0
 
     @classmethod
-    def keys(cls) -> tuple[str, ...]:
+    def names(cls) -> tuple[str, ...]:
         """The names of all settings."""
         return tuple(f.name for f in dataclasses.fields(cls))
 
@@ -92,7 +92,7 @@ def cache_folder() -> Path:
 
 
 def _from_environment() -> dict[str, Any]:
-    names = {f"VLM_NB_{name.upper()}": name for name in Settings.keys()}
+    names = {f"VLM_NB_{name.upper()}": name for name in Settings.names()}
     return {name: _convert(name, os.environ[var], var) for var, name in names.items() if os.environ.get(var)}
 
 
@@ -103,12 +103,14 @@ def _from_file(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise OptionError(f"{path} cannot be read: {error}. Correct the file, or remove it.") from None
-    return {name: _convert(_known(name, f"setting in {path}"), value, str(path)) for name, value in values.items()}
+    return {
+        name: _convert(_known(name, f"setting in {path}"), value, str(path)) for name, value in values.items()
+    }
 
 
 def _known(name: str, kind: str) -> str:
-    if name not in Settings.keys():
-        raise unknown_option(kind, name, Settings.keys())
+    if name not in Settings.names():
+        raise unknown_option(kind, name, Settings.names())
     return name
 
 

@@ -20,7 +20,7 @@ VLMError
 ├── GenerationError (RuntimeError)        the engine failed while it answered
 │   ├── Cancelled                            the caller cancelled
 │   ├── ContextTooLong (ValueError)          prompt and images exceed the context
-│   ├── SchemaError (ValueError)             a schema that cannot be used, or an answer cut before it was complete
+│   ├── SchemaError (ValueError)             an unusable schema, or an answer cut before its end
 │   └── ServerError                          a remote engine answered with an error
 └── LedgerError (OSError)                 the store of finished rows cannot be used
 
@@ -128,7 +128,7 @@ class OutOfMemory(VLMError, MemoryError):
 
 
 class CapabilityError(VLMError, NotImplementedError):
-    """This engine or model cannot do what was asked."""
+    """The engine or the model cannot do what was asked."""
 
 
 class GenerationError(VLMError, RuntimeError):

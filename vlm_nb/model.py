@@ -10,7 +10,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from . import batch, sources
-from .asking import Asker, Job, Prepared, Task
+from .asking import Asker, Job, Prepared, Task, together
 from .engines import backend_class
 from .engines.base import Engine, Progress, Ticket, wait_cancelled
 from .engines.spec import LoadSpec
@@ -101,14 +101,21 @@ class VLM:
             return self._one_outcome(source, user_prompt, settings, recursive)
         items = sources.expand(source, recursive=recursive)
         prompts = _per_input(user_prompt, len(items))
-        jobs = [self._item_job(i, item, prompt, settings) for i, (item, prompt) in enumerate(zip(items, prompts, strict=True))]
+        jobs = [
+            self._item_job(i, item, prompt, settings)
+            for i, (item, prompt) in enumerate(zip(items, prompts, strict=True))
+        ]
         return list(self.run(jobs, show_progress=show_progress))
 
-    def run(self, jobs: Sequence[Job | VLMError], *, show_progress: bool | None = None, **options: Any) -> list[Outcome]:
+    def run(
+        self, jobs: Sequence[Job | VLMError], *, show_progress: bool | None = None, **options: Any
+    ) -> list[Outcome]:
         """Answer prepared jobs through the batch runner, in order; an error among them stays in its place."""
         return batch.run(self, jobs, show_progress=show_progress, **options)
 
-    def _one_outcome(self, source: Sources, prompt: str | None, settings: Mapping[str, Any], recursive: bool) -> Outcome:
+    def _one_outcome(
+        self, source: Sources, prompt: str | None, settings: Mapping[str, Any], recursive: bool
+    ) -> Outcome:
         job = None
         try:
             job = self.job(source, prompt, "ask" if prompt is not None else "detect", **settings)
@@ -116,11 +123,13 @@ class VLM:
         except (OptionError, PromptError):
             raise
         except VLMError as error:
-            error.source = error.source or (job.label if job else sources.describe(source))
+            error.source = error.source or (job.label if job else type(source).__name__)
             error.index = 0
             return Outcome(None, error)
 
-    def _item_job(self, index: int, item: Any, prompt: str | None, settings: Mapping[str, Any]) -> Job | VLMError:
+    def _item_job(
+        self, index: int, item: Any, prompt: str | None, settings: Mapping[str, Any]
+    ) -> Job | VLMError:
         if isinstance(item, SourceError):
             item.index = index
             return item
@@ -149,7 +158,7 @@ class VLM:
             raise PromptError("the prompt is empty; write a question, or use caption() or ground().")
         config = self.generation({**(generation_config or {}), **generation})
         return Job(
-            sources=tuple(sources.together(source)),
+            sources=together(source),
             prompt=text,
             task=task,
             system=system,
@@ -158,13 +167,17 @@ class VLM:
         )
 
     def generation(self, changes: Mapping[str, Any]) -> GenerationConfig:
-        """The settings of a call: call > load > checkpoint > ours. Checkpoint sampling counts only when asked."""
+        """The settings of a call: call > load > checkpoint > ours. Checkpoint sampling counts only if asked."""
         asked = {**self.spec.generation, **changes}
         config = GenerationConfig().updated(asked)
         if not config.sampling:
             return config
         known = self.info.generation_defaults
-        inherit = {k: known[k] for k in ("temperature", "top_p", "top_k") if known.get(k) is not None and k not in asked}
+        inherit = {
+            k: known[k]
+            for k in ("temperature", "top_p", "top_k")
+            if known.get(k) is not None and k not in asked
+        }
         return config.updated(inherit)
 
     def _answer(self, job: Job) -> Prediction:
@@ -192,7 +205,7 @@ class VLM:
         return self.finish(job, prepared, ticket.completion or _partial(ticket))
 
     def finish(self, job: Job, prepared: Prepared, completion: Completion) -> Prediction:
-        """Read a completion as the answer to ``job``, with a preview of its first image. Raises a VLMError."""
+        """Read a completion as the answer to ``job``, with a preview of its image. Raises a VLMError."""
         from .display import preview_jpeg
 
         try:
@@ -267,8 +280,7 @@ def _per_input(prompts: str | Sequence[str | None] | None, count: int) -> list[s
         return [prompts] * count
     if len(prompts) != count:
         raise PromptError(
-            f"{len(prompts)} prompts were given for {count} inputs (folders and globs count what they expand to); "
+            f"{len(prompts)} prompts were given for {count} inputs (folders and globs count as their images); "
             "give one prompt, or one for each input."
         )
     return list(prompts)
-

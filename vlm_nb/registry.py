@@ -33,7 +33,7 @@ def load(
 
     ``model`` is a hub id, a local folder, "demo", or a server's name for a model (``engine="openai"``); None
     takes the ``model`` setting. Loading the same thing again returns the loaded model; loading another frees
-    the loaded ones first unless ``keep=True``. Keywords: ``quantization`` ("4bit", "8bit") or ``load_in_4bit``/
+    the loaded ones first unless ``keep=True``. Keywords: ``quantization`` ("4bit", "8bit"), ``load_in_4bit``/
     ``load_in_8bit``/``quantization_config``, ``device_map``, ``dtype``, ``attn_implementation``,
     ``low_cpu_mem_usage``, ``max_pixels``, ``max_batch_size``, ``revision``, ``adapter``, ``chat_template``,
     ``processor``, ``token``, ``local_files_only``, ``engine`` and the engine's own; see the documentation.
@@ -66,7 +66,11 @@ def make_spec(model: str | None = None, **keywords: Any) -> LoadSpec:
     settings = config.settings()
     for name in ("engine", "quantization", "max_pixels"):
         if keywords.get(name) is None and getattr(settings, name) is not None:
-            quantised = keywords.get("load_in_4bit") or keywords.get("load_in_8bit") or keywords.get("quantization_config")
+            quantised = (
+                keywords.get("load_in_4bit")
+                or keywords.get("load_in_8bit")
+                or keywords.get("quantization_config")
+            )
             if name != "quantization" or not quantised:
                 keywords[name] = getattr(settings, name)
     if settings.max_new_tokens is not None:
@@ -90,7 +94,7 @@ def loaded() -> list[VLM]:
 
 
 def use(model: VLM | str) -> VLM:
-    """Make a loaded model (itself, or its name) the current one. Raises NoModelLoaded naming the loaded ones."""
+    """Make a loaded model (itself, or its name) the current one. Raises NoModelLoaded."""
     global _current
     chosen = by_name(model) if isinstance(model, str) else model
     with _lock:
@@ -125,7 +129,7 @@ def current(model: VLM | str | None = None, *, demo: bool = False) -> VLM:
     if demo:
         return load(config.settings().model)
     raise NoModelLoaded(
-        "no model is loaded. Load one first, for example:  %vlm load Qwen/Qwen2.5-VL-3B-Instruct --quantization 4bit"
+        "no model is loaded. Load one first:  %vlm load Qwen/Qwen2.5-VL-3B-Instruct --quantization 4bit"
         '  (or "%vlm load demo" for the small demo model, which knows drawn scenes only).'
     )
 

@@ -75,7 +75,7 @@ class GenerationConfig:
         return bool(self.temperature) if self.do_sample is None else self.do_sample
 
     @classmethod
-    def keys(cls) -> tuple[str, ...]:
+    def names(cls) -> tuple[str, ...]:
         """The allowed keys, in documented order."""
         return tuple(f.name for f in dataclasses.fields(cls))
 
@@ -85,14 +85,16 @@ class GenerationConfig:
         Raises OptionError for an unknown key (naming the nearest) or a value out of range.
         """
         for key in changes:
-            if key not in self.keys():
-                raise unknown_option("generation key", key, self.keys())
+            if key not in self.names():
+                raise unknown_option("generation key", key, self.names())
         return dataclasses.replace(self, **{k: v for k, v in changes.items() if v is not None})
 
     def to_dict(self) -> dict[str, Any]:
         """The settings that differ from the defaults, JSON-safe."""
         default = GenerationConfig()
-        values = {key: getattr(self, key) for key in self.keys() if getattr(self, key) != getattr(default, key)}
+        values = {
+            key: getattr(self, key) for key in self.names() if getattr(self, key) != getattr(default, key)
+        }
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 

@@ -1,4 +1,4 @@
-"""Engines: what runs a model. Each is one file; ``ENGINES`` names them and nothing imports a backend early."""
+"""Engines: what runs a model. ``ENGINES`` names them; nothing imports a backend before it is used."""
 
 from __future__ import annotations
 

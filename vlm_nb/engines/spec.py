@@ -60,12 +60,18 @@ class LoadSpec:
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
     engine_args: Mapping[str, Any] = field(default_factory=dict)
     generation: Mapping[str, Any] = field(default_factory=dict)
-    quantization_skips: Callable[[str | None], tuple[str, ...]] | None = field(default=None, compare=False, repr=False)
+    quantization_skips: Callable[[str | None], tuple[str, ...]] | None = field(
+        default=None, compare=False, repr=False
+    )
 
     @classmethod
-    def keys(cls) -> tuple[str, ...]:
+    def names(cls) -> tuple[str, ...]:
         """The keywords that ``load`` takes beside the model."""
-        names = [f.name for f in dataclasses.fields(cls) if f.name not in ("model", "generation", "quantization_skips")]
+        names = [
+            f.name
+            for f in dataclasses.fields(cls)
+            if f.name not in ("model", "generation", "quantization_skips")
+        ]
         return (*names, "load_in_4bit", "load_in_8bit", "generation_config", "keep")
 
     @classmethod
@@ -76,8 +82,8 @@ class LoadSpec:
         two that disagree.
         """
         for key in keywords:
-            if key not in cls.keys() or key == "keep":
-                raise unknown_option("load keyword", key, cls.keys())
+            if key not in cls.names() or key == "keep":
+                raise unknown_option("load keyword", key, cls.names())
         keywords["quantization"] = _quantization(keywords)
         keywords["generation"] = keywords.pop("generation_config", None) or {}
         return cls(model=model, **keywords)
