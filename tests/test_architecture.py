@@ -22,6 +22,7 @@ FLOORS = (
     {"batch", "frames", "export"},
     {"ledger"},
     {"asking"},
+    {"schema"},
     {"engines"},
     {"families"},
     {"grounding"},

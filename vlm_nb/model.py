@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from . import batch, sources
+from . import batch, demo, sources
 from .asking import Asker, Job, Prepared, Task, together
 from .engines import backend_class
 from .engines.base import Engine, Progress, Ticket, wait_cancelled
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .engines.base import ModelInfo
     from .families.base import Family
 
+DEMO = "demo"
 Sources = Any
 """A path, folder, glob, URL, bytes, data URI, PIL image, array or tensor, or a list of those."""
 
@@ -39,7 +40,7 @@ class VLM:
         self.engine = engine
         self.info = info
         self.family = family
-        self.asker = Asker(family, info, engine.capabilities, spec.model, is_demo=spec.model == "demo")
+        self.asker = Asker(family, info, engine.capabilities, spec.model, is_demo=spec.model == DEMO)
 
     @property
     def name(self) -> str:
@@ -235,7 +236,7 @@ def open_model(
     """
     cancelled = cancelled or threading.Event()
     reports: SimpleQueue[Progress] = SimpleQueue()
-    engine = Engine(backend_class(spec.engine)(with_family(spec)), spec.engine)
+    engine = Engine(backend_class(spec.engine)(engine_spec(spec)), spec.engine)
     future = engine.load(reports.put, cancelled)
     try:
         while not future.done() or not reports.empty():
@@ -253,10 +254,13 @@ def open_model(
     return VLM(spec, engine, info, chosen_family(spec, info.model_type))
 
 
-def with_family(spec: LoadSpec) -> LoadSpec:
-    """Return ``spec`` knowing which modules its family keeps in 16 bit."""
+def engine_spec(spec: LoadSpec) -> LoadSpec:
+    """Return ``spec`` as an engine reads it: the demo model's folder, and the modules kept in 16 bit."""
+    local = spec.model == DEMO and spec.engine not in ("openai", "scripted")
     return dataclasses.replace(
-        spec, quantization_skips=lambda model_type: chosen_family(spec, model_type).quantization_skips
+        spec,
+        model=str(demo.weights_path()) if local else spec.model,
+        quantization_skips=lambda model_type: chosen_family(spec, model_type).quantization_skips,
     )
 
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from .engines.base import Progress
     from .model import VLM
 
-DEMO = "demo"
 _lock = threading.Lock()
 _load_lock = threading.Lock()
 _models: dict[tuple[Any, ...], VLM] = {}
