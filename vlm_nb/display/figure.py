@@ -1,0 +1,178 @@
+"""Overlays as matplotlib figures (never through pyplot: its state belongs to the user)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .glyphs import default_font, font_for, needs_shaping, one_line
+from .layout import CASING, POINT_RADIUS, STROKE, Layout, Mark, lay_out, phrase_styles, shorten
+from .stage import preview_image, screen_size
+from .text import boxes_phrase
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.font_manager import FontProperties
+
+    from ..results import Prediction
+
+_DPI = 100.0
+_LIMIT = (800, 700)
+_LEGEND_WIDTH = 230
+_LEGEND_ROWS = 28
+_FONT_PIXELS = 12.0
+
+
+def prediction_figure(
+    prediction: Prediction,
+    *,
+    width: int = _LIMIT[0],
+    legend: bool | None = None,
+    dpi: float = _DPI,
+) -> Figure:
+    """Return a figure of the first image with its boxes.
+
+    ``width`` is the greatest width of the image in screen pixels; ``dpi`` scales everything (200 gives
+    twice the pixels). ``legend`` puts the list of phrases beside it; by default where the overlay shows numbers.
+    Raises SourceError where the prediction holds no image.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    preview = preview_image(prediction)
+    size = screen_size(prediction.image_size or preview.size, (width, _LIMIT[1]))
+    figure = Figure(dpi=_DPI)
+    FigureCanvasAgg(figure)
+    layout = lay_out(
+        prediction.grounded_phrases, size, lambda text: _label_size(figure, text), drawable=_can_draw
+    )
+    beside = _LEGEND_WIDTH if (layout.numbered if legend is None else legend) else 0
+    figure.set_size_inches((size[0] + beside) / _DPI, size[1] / _DPI)
+    _draw_image(figure, prediction, layout, size, beside)
+    if beside:
+        _draw_legend(figure, prediction, layout, size, beside)
+    figure.set_dpi(dpi)
+    return figure
+
+
+def _draw_image(
+    figure: Figure, prediction: Prediction, layout: Layout, size: tuple[int, int], beside: int
+) -> None:
+    """One unit of the axes is one screen pixel; y runs down, as in the image."""
+    axes = figure.add_axes((0, 0, size[0] / (size[0] + beside), 1))
+    axes.set_axis_off()
+    extent = (0, size[0], size[1], 0)
+    axes.imshow(preview_image(prediction), extent=extent, aspect="auto", interpolation="antialiased")
+    axes.set_xlim(0, size[0])
+    axes.set_ylim(size[1], 0)
+    axes.set_label(boxes_phrase(prediction))
+    for mark in layout.marks:
+        _draw_place(axes, mark)
+    for mark in layout.marks:
+        _draw_label(axes, mark)
+
+
+def _draw_place(axes: Axes, mark: Mark) -> None:
+    from matplotlib.patches import Circle, Rectangle
+
+    points = 72 / _DPI
+    patches: list[Any] = []
+    for colour, stroke in ((CASING, STROKE + 1.5), (mark.style.colour, STROKE)):
+        dashes = "--" if mark.style.dashed and colour != CASING else "-"
+        look: dict[str, Any] = {"linewidth": stroke * points, "linestyle": dashes}
+        if mark.point is not None:
+            face = mark.style.colour
+            edge = "#FFFFFF" if colour != CASING else CASING
+            patches.append(Circle(mark.point, POINT_RADIUS - 1.5, facecolor=face, edgecolor=edge, **look))
+        else:
+            patches.append(Rectangle(*_inset(mark), fill=False, edgecolor=colour, joinstyle="miter", **look))
+    for patch in patches:
+        axes.add_patch(patch)
+
+
+def _inset(mark: Mark) -> tuple[tuple[float, float], float, float]:
+    """The rectangle whose stroke, casing included, stays inside the box."""
+    x0, y0, x1, y1 = mark.rect
+    half = min((STROKE + 1.5) / 2, (x1 - x0) / 2, (y1 - y0) / 2)
+    return (x0 + half, y0 + half), x1 - x0 - 2 * half, y1 - y0 - 2 * half
+
+
+def _draw_label(axes: Axes, mark: Mark) -> None:
+    from matplotlib.patches import Rectangle
+
+    if mark.label_rect is None:
+        return
+    x0, y0, x1, y1 = mark.label_rect
+    back = Rectangle((x0, y0), x1 - x0, y1 - y0, facecolor=mark.style.colour, edgecolor=CASING, linewidth=0.4)
+    axes.add_patch(back)
+    axes.text(
+        (x0 + x1) / 2,
+        (y0 + y1) / 2,
+        mark.label,
+        color=mark.style.ink,
+        ha="center",
+        va="center_baseline",
+        parse_math=False,
+        fontproperties=_font(mark.label),
+    )
+
+
+def _draw_legend(
+    figure: Figure, prediction: Prediction, layout: Layout, size: tuple[int, int], beside: int
+) -> None:
+    """The list of phrases: swatch, numbers, text; as many rows as the height takes."""
+    from .html import spans
+
+    axes = figure.add_axes((size[0] / (size[0] + beside), 0, beside / (size[0] + beside), 1))
+    axes.set_axis_off()
+    axes.set_xlim(0, beside)
+    axes.set_ylim(size[1], 0)
+    numbers: dict[str, list[int]] = {}
+    for number, phrase in enumerate(prediction.grounded_phrases, 1):
+        numbers.setdefault(phrase.phrase, []).append(number)
+    styles = list(phrase_styles(prediction.grounded_phrases).items())
+    rows = max(1, min(len(styles), int(size[1] // 18)))
+    for row, (text, style) in enumerate(styles[:rows]):
+        last = row == rows - 1 and len(styles) > rows
+        words = f"and {len(styles) - row} more" if last else f"{spans(numbers[text])}  {_legend_words(text)}"
+        _legend_row(axes, row, words, None if last else style.colour)
+
+
+def _legend_row(axes: Axes, row: int, words: str, colour: str | None) -> None:
+    from matplotlib.patches import Rectangle
+
+    y = row * 18 + 9
+    if colour:
+        axes.add_patch(Rectangle((10, y - 5), 10, 10, facecolor=colour, edgecolor=CASING, linewidth=0.6))
+    axes.text(26, y, shorten(words, 32), va="center", parse_math=False, fontproperties=_font(words))
+
+
+def _legend_words(text: str) -> str:
+    words = one_line(text)
+    return words if _can_draw(words) else "(see the text list)"
+
+
+def _can_draw(text: str) -> bool:
+    if text.isascii():
+        return True
+    return font_for(text) is not None and (not needs_shaping(text) or _shapes())
+
+
+def _shapes() -> bool:
+    """Whether this matplotlib lays out right-to-left and joined scripts (3.11 and later)."""
+    import matplotlib
+
+    return tuple(int(part) for part in matplotlib.__version__.split(".")[:2]) >= (3, 11)
+
+
+def _font(text: str) -> FontProperties:
+    from matplotlib.font_manager import FontProperties
+
+    path = default_font() if text.isascii() else font_for(text)
+    return FontProperties(fname=str(path) if path else None, size=_FONT_PIXELS * 72 / _DPI)
+
+
+def _label_size(figure: Figure, text: str) -> tuple[float, float]:
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    width, _, _ = renderer.get_text_width_height_descent(text, _font(text), False)
+    return width + 8.0, _FONT_PIXELS * 1.25 + 2.0
