@@ -22,7 +22,7 @@ FLOORS = (
     {"batch", "frames", "export"},
     {"ledger"},
     {"asking"},
-    {"schema"},
+    {"schema", "conversations"},
     {"engines"},
     {"families"},
     {"grounding"},

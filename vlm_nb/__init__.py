@@ -26,6 +26,7 @@ __version__ = "0.1.0"
 logging.getLogger("vlm_nb").addHandler(logging.NullHandler())
 
 _PUBLIC: dict[str, str] = {
+    "IMAGE_TOKEN": "conversations:IMAGE_TOKEN",
     "GenerationConfig": "request:GenerationConfig",
     "GroundedPhrase": "results:GroundedPhrase",
     "Outcome": "results:Outcome",
@@ -43,12 +44,13 @@ _PUBLIC: dict[str, str] = {
 }
 """Public name → "module:attribute"."""
 
-__all__ = [  # noqa: PLE0604 - the table is the one place that names them
+__all__ = [
+    "IMAGE_TOKEN",
+    "VLM",
     "GenerationConfig",
     "GroundedPhrase",
     "Outcome",
     "Prediction",
-    "VLM",
     "VLMError",
     "__version__",
     "current",

@@ -6,13 +6,15 @@ The batch runner and the single calls share these two steps; engines see only th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import sources
+from .conversations import placed
 from .errors import CapabilityError, GenerationError, OptionError, PromptError, SourceError
 from .families.base import Family, ImageLimits
+from .grounding import Grounding
 from .request import Completion, GenerationConfig, Message, Request
 from .results import Frame, Prediction
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from .engines.base import Capabilities, ModelInfo
+    from .schema import AnswerSchema
 
 Task = Literal["caption", "ask", "detect", "locate"]
 DEMO_NOTE = "demo model: it knows drawn scenes only"
@@ -31,7 +34,8 @@ class Job:
 
     ``prompt`` is the final text; ``task`` says where it came from; ``asked`` whether boxes are wanted.
     ``history`` are earlier turns of a chat, whose images come first in ``sources``. ``joining`` counts the
-    sources, at the end, that the new turn shows (None: all).
+    sources, at the end, that the new turn shows (None: all). ``turn`` is the user's message where its parts
+    have an order of their own.
     """
 
     sources: tuple[sources.Source, ...]
@@ -39,9 +43,10 @@ class Job:
     task: Task = "ask"
     system: str | None = None
     generation: GenerationConfig = field(default_factory=GenerationConfig)
-    schema: Any = None
+    schema: AnswerSchema | None = None
     history: tuple[Message, ...] = ()
     joining: int | None = None
+    turn: Message | None = None
     index: int | None = None
     interactive: bool = True
 
@@ -119,7 +124,7 @@ class Asker:
     def _request(self, job: Job, images: tuple[Image, ...]) -> Request:
         joining = len(images) if job.joining is None else job.joining
         system = (Message("system", (job.system,)),) if job.system else ()
-        turn = self.family.user_message(job.prompt, joining, len(images) - joining)
+        turn = job.turn or user_turn(self.family, job.prompt, joining, len(images) - joining)
         messages = (*system, *job.history, turn)
         return Request(
             messages=messages,
@@ -127,7 +132,7 @@ class Asker:
             prompt=self.family.plain_prompt(messages),
             generation=job.generation,
             processor_kwargs=self.family.processor_kwargs,
-            schema=job.schema,
+            schema=job.schema.constraint if job.schema else None,
             keep_special_tokens=self.family.keep_special_tokens,
             interactive=job.interactive,
         )
@@ -137,7 +142,8 @@ class Asker:
         if completion.error is not None:
             raise completion.error
         check_sizes(prepared.frames, completion)
-        found = self.family.parse(completion.text, prepared.frames, asked=job.asked)
+        parsed = job.schema.parse(completion.text) if job.schema else None
+        found = self._read(job, prepared, completion)
         notes = ((DEMO_NOTE,) if self.is_demo else ()) + _ending(completion) + found.notes
         return Prediction(
             found.caption,
@@ -145,6 +151,7 @@ class Asker:
             grounding=found.grounding,
             raw=completion.text,
             thinking=found.thinking,
+            parsed=parsed,
             confidence=confidence(completion.token_logprobs),
             prompt=job.prompt,
             model=self.label,
@@ -154,6 +161,17 @@ class Asker:
             usage=completion.usage,
             notes=notes,
         )
+
+    def _read(self, job: Job, prepared: Prepared, completion: Completion) -> Grounding:
+        """Split the text by the family's format; a structured answer is text of its own."""
+        if job.schema is not None:
+            return Grounding(None, caption=completion.text)
+        return self.family.parse(completion.text, prepared.frames, asked=job.asked)
+
+
+def user_turn(family: Family, prompt: str, images: int, first_index: int = 0) -> Message:
+    """The user's message: images where the prompt marks them (``IMAGE_TOKEN``), else as the family likes it."""
+    return placed(prompt, images, first_index) or family.user_message(prompt, images, first_index)
 
 
 def together(source: Any) -> tuple[sources.Source, ...]:
@@ -170,6 +188,16 @@ def together(source: Any) -> tuple[sources.Source, ...]:
         if isinstance(item, SourceError):
             raise item
     return tuple(item for item in items if isinstance(item, sources.Source))
+
+
+def drain(pieces: Generator[str, None, Prediction]) -> Prediction:
+    """Run a stream of pieces to its end and return its value."""
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as stop:
+            prediction: Prediction = stop.value
+            return prediction
 
 
 def check_sizes(frames: Sequence[Frame], completion: Completion) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import sys
 import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from . import batch, demo, sources
-from .asking import Asker, Job, Prepared, Task, together
+from . import batch, conversations, demo, sources
+from .asking import Asker, Job, Prepared, Task, drain, together
 from .engines import backend_class
 from .engines.base import Engine, Progress, Ticket, wait_cancelled
 from .engines.spec import LoadSpec
@@ -18,8 +18,10 @@ from .errors import OptionError, PromptError, SourceError, VLMError
 from .families import family_for
 from .request import Completion, GenerationConfig, Usage
 from .results import Outcome, Prediction
+from .schema import as_schema
 
 if TYPE_CHECKING:
+    from .chat import Chat
     from .engines.base import ModelInfo
     from .families.base import Family
 
@@ -74,9 +76,32 @@ class VLM:
         """
         return self._answer(self.job(source, phrase, "locate" if phrase else "detect", **options))
 
+    def extract(
+        self, source: Sources, schema: Any, question: str | None = None, **options: Any
+    ) -> Prediction:
+        """Answer in the form of ``schema``; the typed value is the prediction's ``parsed``.
+
+        ``schema`` is a pydantic model, dataclass, TypedDict, ``Literal``, JSON schema, compiled regex or list
+        of choices; decoding is constrained to it. Without a ``question`` the schema itself is the question.
+        Raises SchemaError for an unusable schema or an answer cut before its end, CapabilityError where the
+        engine cannot constrain.
+        """
+        wanted = as_schema(schema)
+        return self.ask(source, question or wanted.question, schema=wanted, **options)
+
     def stream(self, source: Sources, question: str, **options: Any) -> Generator[str, None, Prediction]:
         """Yield pieces of the answer's raw text; the generator's return value is the Prediction."""
-        return self._stream(self.job(source, question, "ask", **options))
+        return self.stream_job(self.job(source, question, "ask", **options))
+
+    def chat(self, source: Sources = None, *, system: str | None = None, **options: Any) -> Chat:
+        """Start a conversation about ``source`` (an image, a list of images, or None for text only at first).
+
+        ``options`` are generation settings for every turn. Raises a SourceError for an unreadable image,
+        CapabilityError where the engine keeps no conversation.
+        """
+        from .chat import Chat
+
+        return Chat(self, source, system=system, **options)
 
     # Many images --------------------------------------------------------------------------------------------
 
@@ -107,6 +132,36 @@ class VLM:
             for i, (item, prompt) in enumerate(zip(items, prompts, strict=True))
         ]
         return list(self.run(jobs, show_progress=show_progress))
+
+    def generate(
+        self, requests: Iterable[Any], *, show_progress: bool | None = None, **options: Any
+    ) -> list[Outcome]:
+        """Answer requests in the forms of other tools, one ``Outcome`` each, in order.
+
+        A request is ``(prompt, image)``, ``(prompt, [images])`` (``vlm_nb.IMAGE_TOKEN`` marks places), a list
+        of OpenAI or transformers messages, ``{"messages": [...]}``, or a text. ``options`` are generation
+        settings; raises OptionError for an unknown one. What is wrong with a request is its own error.
+        """
+        settings = self.generation(options)
+        jobs = [self._conversation_job(i, given, settings) for i, given in enumerate(requests)]
+        return self.run(jobs, show_progress=show_progress)
+
+    def _conversation_job(self, index: int, given: Any, generation: GenerationConfig) -> Job | VLMError:
+        try:
+            talk = conversations.read(given)
+            images = together(list(talk.images))
+        except VLMError as error:
+            error.index = index
+            return error
+        return Job(
+            sources=images,
+            prompt=talk.turn.text,
+            history=talk.history,
+            turn=talk.turn,
+            generation=generation,
+            index=index,
+            interactive=False,
+        )
 
     def run(
         self, jobs: Sequence[Job | VLMError], *, show_progress: bool | None = None, **options: Any
@@ -163,12 +218,12 @@ class VLM:
             prompt=text,
             task=task,
             system=system,
-            schema=schema,
+            schema=None if schema is None else as_schema(schema),
             generation=config,
         )
 
     def generation(self, changes: Mapping[str, Any]) -> GenerationConfig:
-        """The settings of a call: call > load > checkpoint > ours. Checkpoint sampling counts only if asked."""
+        """The settings of a call: call > load > checkpoint > ours. Checkpoint sampling only if asked."""
         asked = {**self.spec.generation, **changes}
         config = GenerationConfig().updated(asked)
         if not config.sampling:
@@ -182,15 +237,10 @@ class VLM:
         return config.updated(inherit)
 
     def _answer(self, job: Job) -> Prediction:
-        pieces = self._stream(job)
-        while True:
-            try:
-                next(pieces)
-            except StopIteration as stop:
-                result: Prediction = stop.value
-                return result
+        return drain(self.stream_job(job))
 
-    def _stream(self, job: Job) -> Generator[str, None, Prediction]:
+    def stream_job(self, job: Job) -> Generator[str, None, Prediction]:
+        """Yield pieces of a job's raw answer; return its Prediction. Ctrl+C in IPython keeps the rest."""
         prepared = self.asker.prepare(job)
         ticket = self.engine.submit(prepared.request)
         try:
@@ -284,7 +334,7 @@ def _per_input(prompts: str | Sequence[str | None] | None, count: int) -> list[s
         return [prompts] * count
     if len(prompts) != count:
         raise PromptError(
-            f"{len(prompts)} prompts were given for {count} inputs (folders and globs count as their images); "
+            f"{len(prompts)} prompts were given for {count} inputs (folders count as their images); "
             "give one prompt, or one for each input."
         )
     return list(prompts)

@@ -34,7 +34,7 @@ class AnswerSchema:
 
     @property
     def constraint(self) -> Mapping[str, Any]:
-        """What travels in ``Request.schema``: ``{"json": …}``, ``{"regex": …}`` or ``{"choices": […]}``."""
+        """What ``Request.schema`` holds: ``{"json": …}``, ``{"regex": …}`` or ``{"choices": […]}``."""
         return {self.kind: list(self.spec) if self.kind == "choices" else self.spec}
 
     @property
@@ -42,6 +42,14 @@ class AnswerSchema:
         """Property names of a JSON object schema; empty for anything else."""
         target = _resolve(self.spec, self.spec) if self.kind == "json" else {}
         return tuple(target.get("properties", {}))
+
+    @property
+    def question(self) -> str:
+        """A prompt that asks for such an answer, for calls without a question of their own."""
+        if self.kind == "choices":
+            return f"Which of these fits the image: {', '.join(self.spec)}?"
+        form = f"JSON schema: {json.dumps(self.spec)}" if self.kind == "json" else f"regex: {self.spec}"
+        return f"Read the image and answer in the form of this {form}"
 
     def parse(self, text: str) -> Any:
         """Return the typed value of ``text``. Raises SchemaError, with the text, where it is none."""
@@ -77,8 +85,8 @@ def as_schema(given: Any) -> AnswerSchema:
 def _typed(given: Any) -> AnswerSchema:
     if isinstance(given, str | bytes | int | float) or given is None:
         raise SchemaError(
-            f"{given!r} is no schema; give a pydantic model, dataclass, TypedDict, Literal, JSON schema (dict), "
-            "compiled regex or list of choices."
+            f"{given!r} is no schema; give a pydantic model, dataclass, TypedDict, Literal, "
+            "JSON schema (dict), compiled regex or list of choices."
         )
     try:
         from pydantic import TypeAdapter
@@ -205,11 +213,9 @@ def _among(choices: tuple[str, ...]) -> Callable[[str], str]:
 
 
 def _looks_cut(error: ValueError, text: str) -> bool:
-    return (
-        isinstance(error, json.JSONDecodeError)
-        and error.pos >= len(text.rstrip()) - 1
-        or (isinstance(error, json.JSONDecodeError) and "Unterminated" in error.msg)
-    )
+    if not isinstance(error, json.JSONDecodeError):
+        return False
+    return error.pos >= len(text.rstrip()) - 1 or "Unterminated" in error.msg
 
 
 def flat(value: Any) -> Any:
