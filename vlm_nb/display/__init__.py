@@ -6,10 +6,11 @@ control characters are shown, wherever it goes.
 
 from .figure import prediction_figure
 from .gallery import gallery_html
+from .glyphs import visible
 from .html import prediction_bundle
 from .layout import COLOURS, Layout, Mark, lay_out, phrase_styles
 from .raster import overlay_image, preview_jpeg
-from .text import plain_text, save_overlay_for_terminal, terminal_text, text_summary, visible
+from .text import plain_text, save_overlay_for_terminal, terminal_text, text_summary
 
 __all__ = [
     "COLOURS",

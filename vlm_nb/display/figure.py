@@ -33,8 +33,8 @@ def prediction_figure(
     """Return a figure of the first image with its boxes.
 
     ``width`` is the greatest width of the image in screen pixels; ``dpi`` scales everything (200 gives
-    twice the pixels). ``legend`` puts the list of phrases beside it; by default where the overlay shows numbers.
-    Raises SourceError where the prediction holds no image.
+    twice the pixels). ``legend`` puts the list of phrases beside it; by default where the overlay shows
+    numbers. Raises SourceError where the prediction holds no image.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import VLMError
 from .glyphs import one_line
-from .html import alt_text, escape, escaped_within, legend_html, saved_size, view_html
+from .html import alt_text, block, escape, escaped_within, legend_html, saved_size, view_html
 from .raster import drawn, encode_jpeg
 from .stage import stage
 from .style import STYLE
@@ -40,9 +40,8 @@ def gallery_html(
             break
         cards.append(card)
     more = _more(items[len(cards) :])
-    return (
-        f'<div class="vlm-nb">{STYLE}<div class="vlm-nb-grid" role="list">{"".join(cards)}</div>{more}</div>'
-    )
+    grid = f'<div class="vlm-nb-grid" role="list">{"".join(cards)}</div>'
+    return f'<div class="vlm-nb">{STYLE}{grid}{more}</div>'
 
 
 def _card(item: Prediction | Outcome | VLMError, jpeg_bytes: int) -> str:
@@ -66,7 +65,7 @@ def _parts(item: Prediction | Outcome | VLMError) -> tuple[Prediction | None, VL
 
 def _error(error: VLMError) -> str:
     text = escaped_within(str(error), 1_000, "the error")
-    return f'<div class="vlm-nb-warn" dir="auto"><b>{type(error).__name__}</b><br>{text}</div>'
+    return block("warn", f"<b>{type(error).__name__}</b><br>{text}")
 
 
 def _answer(prediction: Prediction, jpeg_bytes: int) -> str:
@@ -77,15 +76,11 @@ def _answer(prediction: Prediction, jpeg_bytes: int) -> str:
         numbered = layout.numbered
         parts.append(view_html(encode_jpeg(picture, jpeg_bytes), view.screen, alt_text(prediction)))
     if caption := prediction.caption.strip():
-        parts.append(
-            f'<div class="vlm-nb-caption" dir="auto">{escaped_within(caption, 1_200, ".caption")}</div>'
-        )
+        parts.append(block("caption", escaped_within(caption, 1_200, ".caption")))
     if status := grounding_line(prediction):
-        parts.append(f'<div class="vlm-nb-more">{status}</div>')
+        parts.append(block("more", status))
     parts.append(legend_html(prediction.grounded_phrases, numbered, 2_500))
-    parts += [
-        f'<div class="vlm-nb-note">{escaped_within(n, 300, ".notes")}</div>' for n in prediction.notes[:2]
-    ]
+    parts += [block("note", escaped_within(note, 300, ".notes")) for note in prediction.notes[:2]]
     return "".join(parts)
 
 
@@ -94,4 +89,4 @@ def _more(rest: Sequence[Prediction | Outcome | VLMError]) -> str:
         return ""
     failed = sum(_parts(item)[1] is not None for item in rest)
     tail = f" ({failed:,} failed)" if failed else ""
-    return f'<div class="vlm-nb-more">and {len(rest):,} more{tail}</div>'
+    return block("more", f"and {len(rest):,} more{tail}")

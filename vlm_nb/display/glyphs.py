@@ -12,9 +12,21 @@ from pathlib import Path
 _BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029\ufeff")
 _SHAPED_BLOCKS = ((0x0590, 0x08FF), (0x0900, 0x109F), (0x1780, 0x17FF), (0xFB1D, 0xFDFF), (0xFE70, 0xFEFF))
 _FAMILIES = (
-    "Noto Sans CJK", "Noto Sans", "Noto Naskh", "Source Han Sans", "PingFang", "Hiragino Sans", "Arial Unicode MS",
-    "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Nirmala UI", "Segoe UI", "WenQuanYi", "Droid Sans Fallback",
-)  # fmt: skip
+    "Noto Sans CJK",
+    "Noto Sans",
+    "Noto Naskh",
+    "Source Han Sans",
+    "PingFang",
+    "Hiragino Sans",
+    "Arial Unicode MS",
+    "Microsoft YaHei",
+    "Yu Gothic",
+    "Malgun Gothic",
+    "Nirmala UI",
+    "Segoe UI",
+    "WenQuanYi",
+    "Droid Sans Fallback",
+)
 
 
 def visible(text: str) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .glyphs import visible
 from .layout import Layout, Style, phrase_styles, shorten
 from .raster import drawn, encode_jpeg
-from .stage import RASTER_SCALE, SCREEN_LIMIT, Stage, stage
+from .stage import RASTER_SCALE, stage
 from .style import STYLE
 from .text import boxes_phrase, fold, grounding_line, plain_text, usage_line
 
@@ -31,6 +31,17 @@ _OPEN_CAPTION = 1_500
 def escape(text: str) -> str:
     """Text → HTML: control characters visible, markup inert, fit for attributes too."""
     return html.escape(visible(text), quote=True)
+
+
+def block(kind: str, body: str, tag: str = "div") -> str:
+    """One element of class ``vlm-nb-KIND`` around escaped HTML, in the direction of its text."""
+    reach = ' tabindex="0"' if kind == "scroll" else ""
+    return f'<{tag} class="vlm-nb-{kind}" dir="auto"{reach}>{body}</{tag}>'
+
+
+def folded(title: str, body: str) -> str:
+    """HTML that opens on a click."""
+    return f"<details><summary>{title}</summary>{body}</details>"
 
 
 def saved_size(text: str) -> int:
@@ -102,37 +113,35 @@ def text_html(prediction: Prediction, layout: Layout) -> str:
     parts = [_prompt(prediction.prompt), _answer(prediction), _status(prediction)]
     parts += [legend_html(prediction.grounded_phrases, layout.numbered), _thinking(prediction)]
     notes = prediction.notes[:10]
-    parts += [f'<div class="vlm-nb-note">{escaped_within(note, 1_000, ".notes")}</div>' for note in notes]
+    parts += [block("note", escaped_within(note, 1_000, ".notes")) for note in notes]
     if cost := usage_line(prediction):
-        parts.append(f'<div class="vlm-nb-cost">{escaped_within(cost, 1_000, ".usage")}</div>')
+        parts.append(block("cost", escaped_within(cost, 1_000, ".usage")))
     return f'<div class="vlm-nb-text">{"".join(parts)}</div>'
 
 
 def _prompt(prompt: str) -> str:
     if not prompt.strip():
         return ""
-    return f'<div class="vlm-nb-prompt" dir="auto">{escaped_within(prompt.strip(), 3_000, ".prompt")}</div>'
+    return block("prompt", escaped_within(prompt.strip(), 3_000, ".prompt"))
 
 
 def _answer(prediction: Prediction) -> str:
     if prediction.parsed is not None:
-        return f'<pre class="vlm-nb-scroll" dir="auto">{escaped_within(_pretty(prediction.parsed), 20_000, ".parsed")}</pre>'
+        pretty = escaped_within(_pretty(prediction.parsed), 20_000, ".parsed")
+        return block("scroll", pretty, tag="pre")
     caption = prediction.caption.strip()
     if not caption:
-        return "" if prediction.grounded_phrases or prediction.grounding else _empty(prediction)
+        return "" if prediction.grounded_phrases or prediction.grounding else _empty()
     body = escaped_within(caption, 24_000, ".caption")
     if len(caption) <= _OPEN_CAPTION:
-        return f'<div class="vlm-nb-caption" dir="auto">{body}</div>'
+        return block("caption", body)
     start = escape(shorten(caption, 600))
-    return (
-        f'<details><summary dir="auto"><span class="vlm-nb-caption">{start}</span><br>'
-        f"All {len(caption):,} characters</summary>"
-        f'<div class="vlm-nb-scroll" dir="auto" tabindex="0">{body}</div></details>'
-    )
+    whole = folded(f"All {len(caption):,} characters", block("scroll", body))
+    return block("caption", start) + whole
 
 
-def _empty(prediction: Prediction) -> str:
-    return '<div class="vlm-nb-more">The model answered with no text.</div>'
+def _empty() -> str:
+    return block("more", "The model answered with no text.")
 
 
 def _pretty(value: Any) -> str:
@@ -148,15 +157,15 @@ def _status(prediction: Prediction) -> str:
     raw = ""
     if prediction.grounding == "unparsed":
         body = escaped_within(prediction.raw, 6_000, ".raw")
-        raw = f'<details><summary>Exact text</summary><pre class="vlm-nb-scroll" dir="auto">{body}</pre></details>'
-    return f'<div class="vlm-nb-warn">{line}</div>{raw}'
+        raw = folded("Exact text", block("scroll", body, tag="pre"))
+    return block("warn", line) + raw
 
 
 def _thinking(prediction: Prediction) -> str:
     if not prediction.thinking:
         return ""
     body = escaped_within(prediction.thinking, 8_000, ".thinking")
-    return f'<details><summary>Thinking</summary><div class="vlm-nb-scroll" dir="auto">{body}</div></details>'
+    return folded("Thinking", block("scroll", body))
 
 
 def legend_html(phrases: Sequence[GroundedPhrase], numbered: bool, budget: int = 20_000) -> str:
@@ -196,6 +205,3 @@ def spans(numbers: Iterable[int]) -> str:
             runs.append([number, number])
     texts = [str(low) if low == high else f"{low}–{high}" for low, high in runs]
     return ", ".join(texts[:12]) + (", …" if len(texts) > 12 else "")
-
-
-__all__ = ["SCREEN_LIMIT", "Stage", "prediction_bundle"]

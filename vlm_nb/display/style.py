@@ -23,13 +23,13 @@ white-space:pre-wrap;max-height:6em;overflow:auto}
 .vlm-nb-scroll{max-height:18em;overflow:auto;white-space:pre-wrap}
 .vlm-nb-cost,.vlm-nb-more{font-size:12px}
 .vlm-nb-list{display:flex;flex-wrap:wrap;gap:4px 6px;max-height:13em;overflow:auto}
-.vlm-nb-chip{display:inline-flex;align-items:center;gap:6px;max-width:100%;padding:1px 8px 1px 6px;font-size:13px;
-line-height:20px;border:1px solid var(--vlm-line);border-radius:11px}
+.vlm-nb-chip{display:inline-flex;align-items:center;gap:6px;max-width:100%;padding:1px 8px 1px 6px;
+font-size:13px;line-height:20px;border:1px solid var(--vlm-line);border-radius:11px}
 .vlm-nb-chip i{flex:none;width:10px;height:10px;border-radius:2px;border:1px solid rgba(26,26,26,.75)}
 .vlm-nb-chip i.vlm-nb-dash{border:2px dashed #1a1a1a}
 .vlm-nb-chip small{color:var(--vlm-muted);font-size:12px}
-.vlm-nb-note{align-self:flex-start;max-width:100%;padding:0 8px;font-size:12px;line-height:20px;border-radius:4px;
-background:rgba(230,159,0,.2);border:1px solid rgba(230,159,0,.65)}
+.vlm-nb-note{align-self:flex-start;max-width:100%;padding:0 8px;font-size:12px;line-height:20px;
+border-radius:4px;background:rgba(230,159,0,.2);border:1px solid rgba(230,159,0,.65)}
 .vlm-nb-warn{border-inline-start:3px solid #d55e00;padding-inline-start:8px}
 .vlm-nb details{font-size:13px}
 .vlm-nb summary{cursor:pointer;color:var(--vlm-muted)}
@@ -38,8 +38,8 @@ font-family:var(--jp-code-font-family,ui-monospace,monospace)}
 .vlm-nb-grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(200px,100%),1fr));gap:14px 12px;
 flex:1 1 100%;min-width:0}
 .vlm-nb-card{display:flex;flex-direction:column;gap:4px;min-width:0;font-size:13px;line-height:1.4}
-.vlm-nb-card .vlm-nb-caption{font-size:13px;display:-webkit-box;-webkit-box-orient:vertical;-webkit-line-clamp:4;
-overflow:hidden}
+.vlm-nb-card .vlm-nb-caption{font-size:13px;display:-webkit-box;
+-webkit-box-orient:vertical;-webkit-line-clamp:4;overflow:hidden}
 .vlm-nb-card .vlm-nb-chip{font-size:12px;line-height:17px}
 .vlm-nb-card .vlm-nb-view{align-self:flex-start}
 .vlm-nb-name{color:var(--vlm-muted);font-size:12px;white-space:nowrap;overflow:hidden;text-overflow:ellipsis}

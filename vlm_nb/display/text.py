@@ -33,7 +33,7 @@ def text_summary(prediction: Prediction) -> str:
 
 
 def boxes_phrase(prediction: Prediction) -> str:
-    """ "3 boxes: red car ×2, tree"; or what became of the boxes that were asked for."""
+    """What was boxed, as "3 boxes: red car ×2, tree"; or what became of the boxes that were asked for."""
     phrases = prediction.grounded_phrases
     if not phrases:
         return {"none": "nothing found", "unparsed": "boxes unreadable"}.get(
@@ -89,7 +89,7 @@ def grounding_line(prediction: Prediction) -> str:
 
 
 def usage_line(prediction: Prediction) -> str:
-    """ "Qwen2.5-VL · 1.2 s · 48 tokens": the model and what the answer cost."""
+    """The model and what the answer cost, as "Qwen2.5-VL · 1.2 s · 48 new tokens"."""
     usage = prediction.usage
     parts = [shorten(one_line(prediction.model), 80)] if prediction.model else []
     if usage.seconds is not None:
