@@ -1,0 +1,140 @@
+"""Building the model: classes, keywords, adapters, and transformers' errors in plain words."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from ...errors import LoadError, MissingDependency, ModelNotFound, OptionError, OutOfMemory, UnsafeModel, VLMError
+from ..spec import LoadSpec
+from .config import first_line, needs_code
+from .devices import in_gib, is_out_of_memory, release_memory
+from .files import Checkpoint
+
+MISSING_SHARE = 0.01
+
+
+def auto_class(config: Any, *, trust_remote_code: bool) -> Any:
+    """The Auto class that builds this config."""
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText
+
+    remote = getattr(config, "auto_map", None) or {}
+    if trust_remote_code and remote and "AutoModelForImageTextToText" not in remote:
+        return AutoModelForCausalLM if "AutoModelForCausalLM" in remote else AutoModel
+    return AutoModelForImageTextToText
+
+
+def build(
+    checkpoint: Checkpoint, config: Any, spec: LoadSpec, *, device: torch.device, dtype: Any, quantization: Any
+) -> Any:
+    """Load the weights into a model ready to generate. Raises a LoadError or OutOfMemory."""
+    kind = auto_class(config, trust_remote_code=spec.trust_remote_code)
+    options: dict[str, Any] = {
+        "config": config,
+        "dtype": dtype,
+        "device_map": spec.device_map if spec.device_map is not None else {"": device},
+        "use_safetensors": True,
+        "trust_remote_code": spec.trust_remote_code,
+        "local_files_only": not spec.trust_remote_code,
+        "output_loading_info": True,
+    }
+    if quantization is not None:
+        options["quantization_config"] = quantization
+    if spec.attn_implementation is not None:
+        options["attn_implementation"] = _attention(spec.attn_implementation)
+    if spec.low_cpu_mem_usage is not None:
+        options["low_cpu_mem_usage"] = spec.low_cpu_mem_usage
+    options |= spec.model_kwargs
+    failure: VLMError | None = None
+    try:
+        with quiet():
+            model, report = kind.from_pretrained(checkpoint.folder, **options)
+    except Exception as error:
+        failure = _plain(error, checkpoint, spec)
+    if failure is not None:  # outside of the except block: its frames would keep a half-built model alive
+        release_memory()
+        raise failure
+    _check_complete(checkpoint.name, model, report)
+    return model.eval()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars of transformers: an engine's thread never prints."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _attention(name: str) -> str:
+    if name == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
+        raise MissingDependency(
+            'attn_implementation="flash_attention_2" needs flash-attn and a GPU of the Ampere generation or newer: '
+            "pip install flash-attn --no-build-isolation. Without it leave attn_implementation out (sdpa)."
+        )
+    return name
+
+
+def _check_complete(name: str, model: Any, report: dict[str, Any]) -> None:
+    """Weights that the files lack are random numbers: refuse a model that has many."""
+    missing = sorted(report.get("missing_keys") or ())
+    sizes = {key: value.numel() for key, value in model.state_dict(keep_vars=True).items()}
+    lost = sum(sizes.get(key, 0) for key in missing)
+    if lost > MISSING_SHARE * max(sum(sizes.values()), 1):
+        raise LoadError(
+            f"{name}: the files lack {len(missing)} of the model's tensors ({', '.join(missing[:3])}, …), which would "
+            "be random numbers. The checkpoint is incomplete, or of another architecture than its config says."
+        )
+
+
+def add_adapter(model: Any, adapter: Checkpoint) -> None:
+    """Put a PEFT adapter on the model. Raises ModelNotFound, UnsafeModel, MissingDependency or LoadError."""
+    if "adapter_config.json" not in adapter.sizes:
+        raise ModelNotFound(f"{adapter.name} is no PEFT adapter: there is no adapter_config.json.")
+    if "adapter_model.safetensors" not in adapter.sizes:
+        raise UnsafeModel(
+            f"{adapter.name} has no adapter_model.safetensors (pickle weights are not opened); save it again with "
+            "safe_serialization=True."
+        )
+    if importlib.util.find_spec("peft") is None:
+        raise MissingDependency("an adapter needs PEFT: pip install peft")
+    try:
+        with quiet():
+            model.load_adapter(str(adapter.folder))
+    except Exception as error:
+        raise LoadError(f"the adapter {adapter.name} does not fit this model: {first_line(error)}") from None
+
+
+def _plain(error: Exception, checkpoint: Checkpoint, spec: LoadSpec) -> VLMError:
+    text = str(error)
+    if isinstance(error, VLMError):
+        return error
+    if is_out_of_memory(error):
+        return OutOfMemory(
+            f"out of memory while loading {checkpoint.name} ({in_gib(checkpoint.weight_bytes)} of files). Unload other "
+            'models, or use quantization="4bit", device_map="auto", or a smaller model.'
+        )
+    if "trust_remote_code" in text:
+        return needs_code(checkpoint.name)
+    if "unexpected keyword argument" in text:
+        return OptionError(f"model_kwargs: {first_line(error)}")
+    if type(error).__name__ == "SafetensorError":
+        return LoadError(
+            f"{checkpoint.name}: a weight file is damaged ({first_line(error)}). Delete it and load again to fetch it "
+            "anew."
+        )
+    if isinstance(error, ImportError):
+        return MissingDependency(f"{checkpoint.name} needs another package: {first_line(error)}")
+    if isinstance(error, ModuleNotFoundError | FileNotFoundError):
+        return ModelNotFound(f"{checkpoint.name}: {first_line(error)}")
+    return LoadError(f"{checkpoint.name} cannot be loaded: {first_line(error)}")

@@ -1,0 +1,181 @@
+"""From a ``LoadSpec`` to a model that is ready: find, check, estimate, download, build, describe.
+
+Each step is cheap compared with the next, so that an error comes as early as it can be known: a gated repository
+before anything is fetched, a missing processor or too little memory before gigabytes are.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ..base import MODEL_GATE, MemoryReport, ModelInfo, Progress
+from ..spec import LoadSpec
+from . import config as configs
+from . import devices, generation, loading, memory, quantization
+from . import processor as processors
+from .encoding import Encoder
+from .files import Checkpoint
+from .hub import HubSource
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+@dataclass(slots=True, kw_only=True)
+class Loaded:
+    """A model with what is needed to ask it. ``defaults`` are the checkpoint's own generation settings."""
+
+    model: Any
+    tokenizer: Any
+    encoder: Encoder
+    device: torch.device
+    context: int | None
+    kv_bytes: int
+    eos: frozenset[int]
+    defaults: dict[str, Any]
+    memory: MemoryReport
+    info: ModelInfo
+
+
+@dataclass(slots=True, kw_only=True)
+class _Plan:
+    """What is known before the weights are read."""
+
+    spec: LoadSpec
+    device: torch.device
+    checkpoint: Checkpoint
+    adapter: Checkpoint | None
+    config: Any
+    processor: Any
+    template: str | None
+    dtype: Any
+    quantization: Any = None
+    how: str | None = None
+    estimate: memory.Estimate | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def open_model(spec: LoadSpec, progress: Callable[[Progress], None], cancelled: threading.Event) -> Loaded:
+    """Load ``spec.model``. Raises a LoadError, OutOfMemory, OptionError or Cancelled."""
+    processors.hide_broken_torchvision()
+    with torch.inference_mode(False):  # parameters made in inference mode could never be trained or adapted
+        plan = _plan(spec, progress, cancelled)
+        _refuse_if_too_big(plan)
+        plan.checkpoint.bring_weights()
+        progress(Progress(text=f"loading {spec.model} on {plan.device}"))
+        with MODEL_GATE.instantiate(cancelled):
+            return _instantiate(plan)
+
+
+def _plan(spec: LoadSpec, progress: Callable[[Progress], None], cancelled: threading.Event) -> _Plan:
+    source = HubSource(
+        token=spec.token,
+        local_files_only=spec.local_files_only,
+        code=spec.trust_remote_code,
+        progress=progress,
+        cancelled=cancelled,
+    )
+    device = devices.target_device(spec.device_map)
+    dtype = devices.compute_dtype(spec.dtype, device)
+    checkpoint = source.find(spec.model, spec.revision)
+    config = configs.read_config(checkpoint, trust_remote_code=spec.trust_remote_code)
+    processor = _processor(spec, checkpoint, source, config)
+    plan = _Plan(
+        spec=spec,
+        device=device,
+        checkpoint=checkpoint,
+        adapter=source.find(spec.adapter, needs=ADAPTER_CONFIG) if spec.adapter else None,
+        config=config,
+        processor=processor,
+        template=processors.chosen_template(processor, spec.chat_template),
+        dtype=dtype,
+    )
+    _plan_quantization(plan)
+    return plan
+
+
+def _processor(spec: LoadSpec, checkpoint: Checkpoint, source: HubSource, config: Any) -> Any:
+    if spec.processor:
+        checkpoint = source.find(spec.processor, spec.processor_revision)
+    return processors.load_processor(checkpoint, config, trust_remote_code=spec.trust_remote_code)
+
+
+def _plan_quantization(plan: _Plan) -> None:
+    spec = plan.spec
+    own = quantization.own_quantization(plan.config)
+    plan.how = own or spec.quantization
+    family = spec.quantization_skips(plan.config.model_type) if spec.quantization_skips else ()
+    keep = list(family)
+    if not own:
+        kind = loading.auto_class(plan.config, trust_remote_code=spec.trust_remote_code)
+        empty = memory.skeleton(plan.config, kind, trust_remote_code=spec.trust_remote_code)
+        keep = quantization.modules_to_keep(empty, family)
+        plan.estimate = memory.estimate(empty, plan.config, plan.dtype, spec.quantization, keep)
+    plan.quantization = quantization.quantization_config(spec, plan.config, keep, plan.dtype, plan.device)
+    if spec.quantization_config is not None:
+        plan.how, plan.estimate = quantization.name_of(spec.quantization_config), None
+    if plan.how:
+        plan.details["kept in 16 bit"] = keep
+
+
+def _refuse_if_too_big(plan: _Plan) -> None:
+    wanted = plan.estimate or memory.from_files(plan.checkpoint, plan.config)
+    plan.details["estimated bytes"] = wanted.weights
+    if isinstance(plan.spec.device_map, dict):
+        return  # spread by hand: the user has done the sum
+    free, place = devices.room(plan.spec.device_map, plan.device)
+    memory.refuse_if_too_big(plan.spec.model, wanted, free, place, quantised=plan.how)
+
+
+def _instantiate(plan: _Plan) -> Loaded:
+    before = devices.used_memory(plan.device)
+    model = loading.build(
+        plan.checkpoint,
+        plan.config,
+        plan.spec,
+        device=plan.device,
+        dtype=plan.dtype,
+        quantization=plan.quantization,
+    )
+    if plan.adapter is not None:
+        plan.adapter.bring(["adapter_model.safetensors"])
+        loading.add_adapter(model, plan.adapter)
+    return _describe(plan, model, before)
+
+
+def _describe(plan: _Plan, model: Any, before: int | None) -> Loaded:
+    tokenizer = plan.processor.tokenizer
+    defaults = generation.take_over(model, tokenizer)
+    context = configs.context_length(plan.config)
+    dtype = str(model.dtype).removeprefix("torch.")
+    info = ModelInfo(
+        name=plan.spec.model,
+        model_type=plan.config.model_type,
+        device=str(plan.device),
+        dtype=dtype,
+        quantization=plan.how,
+        revision=plan.checkpoint.revision,
+        fingerprint=plan.checkpoint.fingerprint,
+        memory=memory.measured(model),
+        context_length=context,
+        chat_template=plan.template,
+        generation_defaults=defaults,
+        details=plan.details,
+        **processors.image_facts(plan.processor),
+    )
+    return Loaded(
+        model=model,
+        tokenizer=tokenizer,
+        encoder=Encoder(plan.processor, plan.config, plan.template, context),
+        device=devices.input_device(model, plan.device),
+        context=context,
+        kv_bytes=configs.kv_bytes_per_token(plan.config, model.dtype.itemsize),
+        eos=generation.end_tokens(model),
+        defaults=defaults,
+        memory=MemoryReport(device=str(plan.device), before=before, loaded=devices.used_memory(plan.device)),
+        info=info,
+    )
