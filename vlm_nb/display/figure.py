@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from .glyphs import default_font, font_for, needs_shaping, one_line
 from .layout import CASING, POINT_RADIUS, STROKE, Layout, Mark, lay_out, phrase_styles, shorten
 from .stage import preview_image, screen_size
-from .text import boxes_phrase
+from .text import boxes_phrase, spans
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
 _DPI = 100.0
 _LIMIT = (800, 700)
 _LEGEND_WIDTH = 230
-_LEGEND_ROWS = 28
+_LEGEND_CHARACTERS = 27
+_LEGEND_NUMBERS = 9
+_ROW = 18
 _FONT_PIXELS = 12.0
 
 
@@ -50,7 +54,7 @@ def prediction_figure(
     figure.set_size_inches((size[0] + beside) / _DPI, size[1] / _DPI)
     _draw_image(figure, prediction, layout, size, beside)
     if beside:
-        _draw_legend(figure, prediction, layout, size, beside)
+        _draw_legend(figure, prediction, size, beside)
     figure.set_dpi(dpi)
     return figure
 
@@ -117,34 +121,47 @@ def _draw_label(axes: Axes, mark: Mark) -> None:
     )
 
 
-def _draw_legend(
-    figure: Figure, prediction: Prediction, layout: Layout, size: tuple[int, int], beside: int
-) -> None:
-    """The list of phrases: swatch, numbers, text; as many rows as the height takes."""
-    from .html import spans
-
+def _draw_legend(figure: Figure, prediction: Prediction, size: tuple[int, int], beside: int) -> None:
+    """The list of phrases: swatch, text, numbers; as many lines as the height takes."""
     axes = figure.add_axes((size[0] / (size[0] + beside), 0, beside / (size[0] + beside), 1))
     axes.set_axis_off()
     axes.set_xlim(0, beside)
     axes.set_ylim(size[1], 0)
+    lines = list(_legend_lines(prediction))
+    room = max(1, (size[1] - _ROW) // _ROW)
+    for row, line in enumerate(lines[:room]):
+        _legend_line(axes, row, line if row < room - 1 or len(lines) == room else ("…", "", None))
+
+
+LegendLine = tuple[str, str, str | None]
+"""Words on the left, numbers on the right, the swatch's colour or None."""
+
+
+def _legend_lines(prediction: Prediction) -> Iterator[LegendLine]:
+    """Numbers stand beside their phrase where they fit, else on lines of their own below it."""
     numbers: dict[str, list[int]] = {}
     for number, phrase in enumerate(prediction.grounded_phrases, 1):
         numbers.setdefault(phrase.phrase, []).append(number)
-    styles = list(phrase_styles(prediction.grounded_phrases).items())
-    rows = max(1, min(len(styles), int(size[1] // 18)))
-    for row, (text, style) in enumerate(styles[:rows]):
-        last = row == rows - 1 and len(styles) > rows
-        words = f"and {len(styles) - row} more" if last else f"{spans(numbers[text])}  {_legend_words(text)}"
-        _legend_row(axes, row, words, None if last else style.colour)
+    for text, style in phrase_styles(prediction.grounded_phrases).items():
+        where = spans(numbers[text])
+        fits = len(where) <= _LEGEND_NUMBERS
+        words = shorten(_legend_words(text), _LEGEND_CHARACTERS - (len(where) if fits else 0))
+        yield words, where if fits else "", style.colour
+        if not fits:
+            yield from ((line, "", None) for line in textwrap.wrap(where, _LEGEND_CHARACTERS))
 
 
-def _legend_row(axes: Axes, row: int, words: str, colour: str | None) -> None:
+def _legend_line(axes: Axes, row: int, line: LegendLine) -> None:
     from matplotlib.patches import Rectangle
 
-    y = row * 18 + 9
+    words, numbers, colour = line
+    y = row * _ROW + 14
+    look: dict[str, Any] = {"va": "center", "parse_math": False}
     if colour:
         axes.add_patch(Rectangle((10, y - 5), 10, 10, facecolor=colour, edgecolor=CASING, linewidth=0.6))
-    axes.text(26, y, shorten(words, 32), va="center", parse_math=False, fontproperties=_font(words))
+    axes.text(26, y, words, fontproperties=_font(words), alpha=1.0 if colour else 0.7, **look)
+    if numbers:
+        axes.text(_LEGEND_WIDTH - 8, y, numbers, fontproperties=_font(numbers), ha="right", alpha=0.7, **look)
 
 
 def _legend_words(text: str) -> str:

@@ -31,24 +31,34 @@ def gallery_html(
     At most ``limit`` cards and ``max_bytes`` bytes, then "and N more".
     """
     jpeg_bytes = _JPEG_FEW if len(items) <= 16 else _JPEG_MANY
+    shared = _shared_notes(items)
+    head = "".join(block("note", escaped_within(note, 1_000, ".notes")) for note in shared[:5])
     cards: list[str] = []
-    room = max_bytes - saved_size(STYLE) - 500
+    room = max_bytes - saved_size(STYLE) - saved_size(head) - 500
     for item in items[:limit]:
-        card = _card(item, jpeg_bytes)
+        card = _card(item, jpeg_bytes, shared)
         room -= saved_size(card)
         if room < 0:
             break
         cards.append(card)
     more = _more(items[len(cards) :])
     grid = f'<div class="vlm-nb-grid" role="list">{"".join(cards)}</div>'
-    return f'<div class="vlm-nb">{STYLE}{grid}{more}</div>'
+    return f'<div class="vlm-nb">{STYLE}{head}{grid}{more}</div>'
 
 
-def _card(item: Prediction | Outcome | VLMError, jpeg_bytes: int) -> str:
+def _shared_notes(items: Sequence[Prediction | Outcome | VLMError]) -> list[str]:
+    """Notes that every answer bears: shown once."""
+    answers = [answer for answer in (_parts(item)[0] for item in items) if answer is not None]
+    if len(answers) < 2:
+        return []
+    return [note for note in answers[0].notes if all(note in answer.notes for answer in answers)]
+
+
+def _card(item: Prediction | Outcome | VLMError, jpeg_bytes: int, shared: Sequence[str]) -> str:
     prediction, error = _parts(item)
     body = _error(error) if error is not None else ""
     if prediction is not None:
-        body += _answer(prediction, jpeg_bytes)
+        body += _answer(prediction, jpeg_bytes, shared)
     source = prediction.source if prediction is not None else getattr(error, "source", None)
     name = escape(one_line(source or "")[-200:])
     line = f'<div class="vlm-nb-name" title="{name}" dir="auto"><bdi>{name}</bdi></div>' if name else ""
@@ -68,7 +78,7 @@ def _error(error: VLMError) -> str:
     return block("warn", f"<b>{type(error).__name__}</b><br>{text}")
 
 
-def _answer(prediction: Prediction, jpeg_bytes: int) -> str:
+def _answer(prediction: Prediction, jpeg_bytes: int, shared: Sequence[str]) -> str:
     parts, numbered = [], False
     if prediction.preview is not None:
         view = stage(prediction, _LIMIT, _SCALE)
@@ -80,7 +90,8 @@ def _answer(prediction: Prediction, jpeg_bytes: int) -> str:
     if status := grounding_line(prediction):
         parts.append(block("more", status))
     parts.append(legend_html(prediction.grounded_phrases, numbered, 2_500))
-    parts += [block("note", escaped_within(note, 300, ".notes")) for note in prediction.notes[:2]]
+    own = [note for note in prediction.notes if note not in shared]
+    parts += [block("note", escaped_within(note, 300, ".notes")) for note in own[:2]]
     return "".join(parts)
 
 

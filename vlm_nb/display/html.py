@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .glyphs import visible
@@ -17,7 +17,7 @@ from .layout import Layout, Style, phrase_styles, shorten
 from .raster import drawn, encode_jpeg
 from .stage import RASTER_SCALE, stage
 from .style import STYLE
-from .text import boxes_phrase, fold, grounding_line, plain_text, usage_line
+from .text import boxes_phrase, fold, grounding_line, plain_text, spans, usage_line
 
 if TYPE_CHECKING:
     from ..results import GroundedPhrase, Prediction
@@ -57,9 +57,18 @@ def escaped_within(text: str, budget: int, where: str) -> str:
     return escape(fold(text, limit, where))
 
 
+def plain_within(prediction: Prediction, budget: int) -> str:
+    """``plain_text`` of at most about ``budget`` bytes."""
+    text = plain_text(prediction)
+    limit = min(len(text), budget)
+    while saved_size(text[:limit]) > budget:
+        limit = limit * 3 // 4
+    return fold(text, limit, ".to_dict()")
+
+
 def prediction_bundle(prediction: Prediction) -> dict[str, str]:
     """Return text/plain and text/html of a prediction, at most 150 KB together as saved."""
-    plain = fold(plain_text(prediction), 12_000, ".to_dict()")
+    plain = plain_within(prediction, 16_000)
     view = stage(prediction) if prediction.preview is not None else None
     picture, layout = None, Layout((), False)
     if view is not None:
@@ -99,8 +108,8 @@ def hover_svg(layout: Layout, size: tuple[int, int], budget: int) -> str:
         x0, y0, x1, y1 = (round(value) for value in mark.rect)
         title = escape(f"{mark.number} · {shorten(mark.phrase, 100)}")
         rect = (
-            f'<rect x="{x0}" y="{y0}" width="{x1 - x0}" height="{y1 - y0}" fill="{mark.style.colour}" '
-            f'fill-opacity="0"><title>{title}</title></rect>'
+            f'<rect x="{x0}" y="{y0}" width="{x1 - x0}" height="{y1 - y0}" fill="none" '
+            f'pointer-events="all" color="{mark.style.colour}"><title>{title}</title></rect>'
         )
         room -= saved_size(rect)
         if room > 0:
@@ -193,15 +202,3 @@ def _chip(text: str, style: Style, numbers: Sequence[int], numbered: bool) -> st
         f'<span class="vlm-nb-chip" role="listitem"><i{dash} style="background:{style.colour}"></i>'
         f"<bdi>{shown}</bdi>{tail}</span>"
     )
-
-
-def spans(numbers: Iterable[int]) -> str:
-    """1, 2, 3, 7 → "1–3, 7"; at most 12 runs are spelled out."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    texts = [str(low) if low == high else f"{low}–{high}" for low, high in runs]
-    return ", ".join(texts[:12]) + (", …" if len(texts) > 12 else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ _FONT_SIZE = 12.0
 _PAD_X, _PAD_Y = 4.0, 1.0
 _QUALITIES = (92, 85, 75, 65, 50)
 _SHRINK = 0.8
+_SMOOTH = 4
 
 
 def preview_jpeg(image: Image.Image, max_bytes: int = 100_000) -> bytes:
@@ -84,20 +86,21 @@ def drawn(
         image_index=image_index,
         drawable=lambda text: _can_draw(text, scale),
     )
-    pen = ImageDraw.Draw(canvas)
     for mark in layout.marks:
-        _draw_place(pen, mark, scale)
+        _draw_place(canvas, mark, scale)
+    pen = ImageDraw.Draw(canvas)
     for mark in layout.marks:
         _draw_label(pen, mark, scale)
     return canvas, layout
 
 
-def _draw_place(pen: ImageDraw.ImageDraw, mark: Mark, scale: float) -> None:
+def _draw_place(canvas: Image.Image, mark: Mark, scale: float) -> None:
     stroke = max(1, round(STROKE * scale))
     casing = max(1, round(scale * 0.75))
     if mark.point is not None:
-        _draw_point(pen, mark.point, mark.style.colour, scale, casing)
+        _draw_point(canvas, mark.point, mark.style.colour, scale, casing)
         return
+    pen = ImageDraw.Draw(canvas)
     rect = _whole(mark.rect)
     _frame(pen, rect, CASING, stroke + 2 * casing)
     inner = (rect[0] + casing, rect[1] + casing, rect[2] - casing, rect[3] - casing)
@@ -138,13 +141,18 @@ def _dashes(
         pen.rectangle((max(x1 - s, x0), y, x1, end), fill=colour)
 
 
-def _draw_point(
-    pen: ImageDraw.ImageDraw, at: tuple[float, float], colour: str, scale: float, casing: int
-) -> None:
+def _draw_point(canvas: Image.Image, at: tuple[float, float], colour: str, scale: float, casing: int) -> None:
+    """A disc, drawn large and shrunk so that its edge is smooth."""
     radius = POINT_RADIUS * scale
+    side = 2 * math.ceil(radius) + 2
+    stamp = Image.new("RGBA", (side * _SMOOTH, side * _SMOOTH), (26, 26, 26, 0))
+    pen = ImageDraw.Draw(stamp)
     for grow, fill in ((0.0, CASING), (-casing, "#FFFFFF"), (-2.0 * casing, colour)):
-        r = max(0.5, radius + grow)
-        pen.ellipse((at[0] - r, at[1] - r, at[0] + r, at[1] + r), fill=fill)
+        r = max(0.5, radius + grow) * _SMOOTH
+        middle = side * _SMOOTH / 2
+        pen.ellipse((middle - r, middle - r, middle + r, middle + r), fill=fill)
+    stamp = stamp.resize((side, side), Image.Resampling.LANCZOS)
+    canvas.paste(stamp, (round(at[0] - side / 2), round(at[1] - side / 2)), stamp)
 
 
 def _draw_label(pen: ImageDraw.ImageDraw, mark: Mark, scale: float) -> None:

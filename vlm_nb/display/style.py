@@ -13,8 +13,8 @@ overflow-wrap:anywhere;text-align:start}
 .vlm-nb-view{position:relative;flex:0 1 auto;max-width:100%;line-height:0;border-radius:4px;overflow:hidden}
 .vlm-nb-view img{display:block;width:100%;height:auto;max-width:100%;margin:0}
 .vlm-nb-view svg{position:absolute;inset:0;width:100%;height:100%}
-.vlm-nb-view rect{fill-opacity:0;stroke-opacity:0;stroke:#fff;stroke-width:2;vector-effect:non-scaling-stroke}
-.vlm-nb-view rect:hover{fill-opacity:.25;stroke-opacity:1}
+.vlm-nb-view rect:hover{fill:currentColor;fill-opacity:.15;stroke:currentColor;stroke-width:3;
+vector-effect:non-scaling-stroke}
 .vlm-nb-text{flex:1 1 240px;min-width:0;max-width:72ch;display:flex;flex-direction:column;gap:6px}
 .vlm-nb-prompt,.vlm-nb-cost,.vlm-nb-more{color:var(--vlm-muted)}
 .vlm-nb-prompt{font-size:13px;border-inline-start:2px solid var(--vlm-line);padding-inline-start:8px;
@@ -23,11 +23,12 @@ white-space:pre-wrap;max-height:6em;overflow:auto}
 .vlm-nb-scroll{max-height:18em;overflow:auto;white-space:pre-wrap}
 .vlm-nb-cost,.vlm-nb-more{font-size:12px}
 .vlm-nb-list{display:flex;flex-wrap:wrap;gap:4px 6px;max-height:13em;overflow:auto}
-.vlm-nb-chip{display:inline-flex;align-items:center;gap:6px;max-width:100%;padding:1px 8px 1px 6px;
+.vlm-nb-chip{display:inline-block;max-width:100%;padding:1px 8px 1px 6px;
 font-size:13px;line-height:20px;border:1px solid var(--vlm-line);border-radius:11px}
-.vlm-nb-chip i{flex:none;width:10px;height:10px;border-radius:2px;border:1px solid rgba(26,26,26,.75)}
+.vlm-nb-chip i{display:inline-block;width:10px;height:10px;margin-inline-end:6px;
+border-radius:2px;border:1px solid rgba(26,26,26,.75)}
 .vlm-nb-chip i.vlm-nb-dash{border:2px dashed #1a1a1a}
-.vlm-nb-chip small{color:var(--vlm-muted);font-size:12px}
+.vlm-nb-chip small{margin-inline-start:6px;color:var(--vlm-muted);font-size:12px}
 .vlm-nb-note{align-self:flex-start;max-width:100%;padding:0 8px;font-size:12px;line-height:20px;
 border-radius:4px;background:rgba(230,159,0,.2);border:1px solid rgba(230,159,0,.65)}
 .vlm-nb-warn{border-inline-start:3px solid #d55e00;padding-inline-start:8px}

@@ -6,6 +6,7 @@ import functools
 import json
 import tempfile
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,6 +120,18 @@ def fold(text: str, limit: int, where: str) -> str:
     if len(text) <= limit:
         return text
     return f"{text[:limit]}… [{len(text) - limit:,} more characters in {where}]"
+
+
+def spans(numbers: Iterable[int]) -> str:
+    """1, 2, 3, 7 → "1–3, 7"; at most 12 runs are spelled out."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    texts = [str(low) if low == high else f"{low}–{high}" for low, high in runs]
+    return ", ".join(texts[:12]) + (", …" if len(texts) > 12 else "")
 
 
 def terminal_text(prediction: Prediction) -> str:
