@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from ..errors import OptionError, unknown_option
 
 QUANTIZATIONS = ("4bit", "8bit")
+SECRET_ARGS = ("default_headers", "default_query")
+"""``engine_args`` that may hold keys."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +47,7 @@ class LoadSpec:
     compile: bool = False
     family: str | None = None
     base_url: str | None = None
-    api_key: str | None = field(default=None, repr=False)
+    api_key: str | Callable[[], str] | None = field(default=None, repr=False)
     max_concurrency: int | None = None
     error_threshold: float | None = None
     adjust_every: float | None = None
@@ -58,7 +61,7 @@ class LoadSpec:
     address: str | None = None
     script: Any = None
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    engine_args: Mapping[str, Any] = field(default_factory=dict)
+    engine_args: Mapping[str, Any] = field(default_factory=dict, repr=False)
     generation: Mapping[str, Any] = field(default_factory=dict)
     quantization_skips: Callable[[str | None], tuple[str, ...]] | None = field(
         default=None, compare=False, repr=False
@@ -89,15 +92,19 @@ class LoadSpec:
         return cls(model=model, **keywords)
 
     def identity(self) -> tuple[Any, ...]:
-        """A comparable value: equal for two specs that load the same thing."""
-        return tuple(repr(getattr(self, f.name)) for f in dataclasses.fields(self))
+        """A comparable value: equal for two specs that load the same thing. Holds no key in clear."""
+        values = {f.name: repr(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        return (self.model, self.engine, hashlib.sha256(repr(values).encode()).hexdigest())
 
     def changed(self) -> dict[str, Any]:
         """The fields that differ from their defaults, without secrets: for repr, ledger and reproduction."""
         plain = LoadSpec(model=self.model)
         hidden = ("token", "api_key", "model", "quantization_skips")
         names = [f.name for f in dataclasses.fields(self) if f.name not in hidden]
-        return {n: getattr(self, n) for n in names if getattr(self, n) != getattr(plain, n)}
+        found = {n: getattr(self, n) for n in names if getattr(self, n) != getattr(plain, n)}
+        if "engine_args" in found:
+            found["engine_args"] = {k: "…" if k in SECRET_ARGS else v for k, v in self.engine_args.items()}
+        return found
 
 
 def _quantization(keywords: dict[str, Any]) -> str | None:

@@ -1,0 +1,58 @@
+"""The keywords of ``load`` that mean something to a server, checked before anything is sent."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from ...errors import OptionError, unknown_option
+from ..spec import LoadSpec
+from .wire import DIALECTS
+
+ENGINE_ARGS = (
+    "backoff",
+    "default_headers",
+    "default_query",
+    "extra_body",
+    "logprobs",
+    "media_folder",
+    "retries",
+    "server",
+    "timeout",
+)
+MEANINGFUL = frozenset(
+    (
+        *("model", "engine", "family", "generation", "quantization_skips", "max_pixels", "min_pixels"),
+        *("base_url", "api_key", "engine_args", "allow_local_paths", "image_quality"),
+        *("max_concurrency", "error_threshold", "adjust_every"),
+    )
+)
+
+
+def check(spec: LoadSpec) -> None:
+    """Raise OptionError for keywords that a server never hears of, and for a GGUF file without a server."""
+    plain = LoadSpec(model=spec.model)
+    for name in (field.name for field in dataclasses.fields(spec)):
+        if name not in MEANINGFUL and getattr(spec, name) != getattr(plain, name):
+            hint = ' (a setting asks for it: quantization="none" overrides)' if name == "quantization" else ""
+            raise OptionError(f'{name}= means nothing to engine="openai": the server decides that{hint}.')
+    for key in spec.engine_args:
+        if key not in ENGINE_ARGS:
+            raise unknown_option("openai engine_args key", key, ENGINE_ARGS)
+    server = str(spec.engine_args.get("server", "openai"))
+    if server not in DIALECTS:
+        raise unknown_option("kind of server", server, DIALECTS)
+    quality = spec.image_quality
+    if quality is not None and not (isinstance(quality, int) and 1 <= quality <= 100):
+        raise OptionError(f"image_quality={quality!r}: expected 1..100 (JPEG), or None (lossless PNG).")
+    if spec.base_url is None and spec.model.lower().endswith(".gguf"):
+        raise OptionError(gguf_command(spec.model))
+
+
+def gguf_command(path: str) -> str:
+    """Say how to serve a GGUF file."""
+    return (
+        f"{path} is a GGUF file, which llama.cpp serves. Start:  "
+        f"llama-server -m {path} --mmproj MMPROJ.gguf --port 8080"
+        f'   then:  vlm_nb.load("{Path(path).stem}", engine="openai", base_url="llama.cpp")'
+    )
