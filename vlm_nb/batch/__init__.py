@@ -2,72 +2,140 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
-from ..asking import Asker, Job, Prepared
-from ..engines.base import Engine, generate
-from ..errors import Cancelled, SourceError, VLMError
-from ..request import Request
+from ..asking import Job
+from ..errors import Cancelled, ModelUnloaded, VLMError
 from ..results import Outcome
+from .book import Book
+from .identity import Answerer
+from .options import RUN_KEYS, RunOptions, ledger_path
+from .pipeline import Counts, Pipeline
+from .progress import Progress
+
+__all__ = [
+    "RUN_KEYS",
+    "Answerer",
+    "Counts",
+    "Run",
+    "RunOptions",
+    "cancelled_row",
+    "in_ipython",
+    "ledger_path",
+    "run",
+    "stream",
+    "with_cancelled",
+]
 
 
-class Answerer(Protocol):
-    """What the runner needs of a model: the two steps around an engine, and the engine."""
+class Run:
+    """One pass over ``jobs``; iterate to get ``(position, outcome)`` as rows finish, in any order.
+
+    Leaving early cancels what is under way. ``halt`` returns what has finished meanwhile; the same run again
+    goes on from there: finished rows come from the ledger.
+    """
+
+    def __init__(self, answerer: Answerer, jobs: Iterable[Job | VLMError], options: RunOptions) -> None:
+        if answerer.engine.closed:
+            raise ModelUnloaded("this model was unloaded; load it again with %vlm load or vlm_nb.load(...).")
+        self._book = Book(answerer, options)
+        self._pipeline = Pipeline(answerer, jobs, self._book)
+        self._progress = Progress(options.total) if options.progress else None
+        self._closed = False
 
     @property
-    def asker(self) -> Asker:
-        """Prepares jobs and reads completions."""
+    def counts(self) -> Counts:
+        """How far it is."""
+        return self._pipeline.counts
 
     @property
-    def engine(self) -> Engine:
-        """Answers requests."""
+    def pulled(self) -> int:
+        """How many jobs were taken from the iterable."""
+        return self._pipeline.pulled
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[tuple[int, Outcome]]:
+        for position, outcome in self._pipeline:
+            if self._progress:
+                self._progress.show(self.counts)
+            yield position, outcome
+        self.close()
+
+    def halt(self) -> list[tuple[int, Outcome]]:
+        """Cancel, wait at most a second, and return the rows that finished and were not handed out yet."""
+        return self._pipeline.halt()
+
+    def close(self) -> None:
+        """Cancel what is under way, end the threads, note the run in the ledger. Twice is fine."""
+        if self._closed:
+            return
+        self._closed = True
+        self._pipeline.close()
+        counts = self.counts
+        self._book.close(rows=counts.rows, hits=counts.hits, failed=counts.failed)
+        if self._progress:
+            self._progress.close(counts)
+        self._book.tick()
+
+
+def stream(
+    answerer: Answerer, jobs: Iterable[Job | VLMError], **options: Any
+) -> Iterator[tuple[int, Outcome]]:
+    """Answer ``jobs``, pulled lazily; yield ``(position, outcome)`` as they finish.
+
+    An error among the jobs is an outcome in its place. Options: see ``RunOptions``.
+    """
+    with Run(answerer, jobs, RunOptions.checked(options)) as rows:
+        yield from rows
 
 
 def run(
     answerer: Answerer, jobs: Iterable[Job | VLMError], *, show_progress: bool | None = None, **options: Any
 ) -> list[Outcome]:
-    """Answer ``jobs``; the list has one ``Outcome`` a job, in order. One bad row never costs another."""
-    found = dict(stream(answerer, jobs, show_progress=show_progress, **options))
-    return [found[index] for index in sorted(found)]
+    """Answer ``jobs``; the list has one ``Outcome`` a job, in order. One bad row never costs another.
 
-
-def stream(
-    answerer: Answerer, jobs: Iterable[Job | VLMError], *, show_progress: bool | None = None, **options: Any
-) -> Iterator[tuple[int, Outcome]]:
-    """Answer ``jobs``, pulled lazily; yield ``(position, outcome)`` as they finish."""
-    failed: list[tuple[int, Outcome]] = []
-    waiting: dict[int, tuple[int, Job, Prepared]] = {}
-
-    def requests() -> Iterator[Request]:
-        count = 0
-        for position, job in enumerate(jobs):
-            try:
-                if isinstance(job, VLMError):
-                    raise job
-                prepared = answerer.asker.prepare(job)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is this row's
-                failed.append((position, Outcome(None, _own(error, position, job))))
-                continue
-            waiting[count] = (position, job, prepared)
-            count += 1
-            yield prepared.request
-
-    for number, completion in generate(answerer.engine, requests()):
-        position, job, prepared = waiting.pop(number)
+    Ctrl+C in IPython returns what is finished, the rest as ``Cancelled`` errors; elsewhere it cancels and
+    raises KeyboardInterrupt. Options: see ``RunOptions``.
+    """
+    remaining = iter(jobs)
+    found: dict[int, Outcome] = {}
+    checked = RunOptions.checked({"show_progress": show_progress, **options})
+    with Run(answerer, remaining, checked) as rows:
         try:
-            if completion.usage.finish_reason == "cancelled":
-                raise Cancelled("stopped before it was answered.")
-            yield position, Outcome(answerer.asker.predict(job, prepared, completion), None)
-        except VLMError as error:
-            yield position, Outcome(None, _own(error, position, job))
-    yield from failed
+            for position, outcome in rows:
+                found[position] = outcome
+        except KeyboardInterrupt:
+            if not in_ipython():
+                raise
+            found.update(rows.halt())
+            total = max(rows.pulled + sum(1 for _ in remaining), checked.total or 0)
+            return with_cancelled(found, total)
+    return [found[position] for position in range(len(found))]
 
 
-def _own(error: Exception, position: int, job: Job | VLMError) -> VLMError:
-    """``error`` as this row's, without the traceback whose frames would keep images alive."""
-    ours = error if isinstance(error, VLMError) else SourceError(f"{type(error).__name__}: {error}")
-    ours.source = ours.source or getattr(job, "label", None)
-    ours.index = position
-    ours.__traceback__ = ours.__cause__ = ours.__context__ = None
-    return ours
+def with_cancelled(found: Mapping[int, Outcome], total: int) -> list[Outcome]:
+    """The outcomes in order, with a Cancelled error for each row that has none."""
+    done = sum(outcome.error is None for outcome in found.values())
+    return [found.get(i) or Outcome(None, cancelled_row(i, done, total)) for i in range(total)]
+
+
+def cancelled_row(position: int, done: int, total: int) -> Cancelled:
+    """The error of a row that an interrupt left unanswered."""
+    return Cancelled(
+        f"interrupted before this row; {done} of {total} are done. Run the same call again to go on:"
+        " finished rows are taken from the ledger.",
+        index=position,
+    )
+
+
+def in_ipython() -> bool:
+    """Whether this runs in an IPython shell; imports nothing."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and ipython.get_ipython() is not None

@@ -21,7 +21,7 @@ from ..request import Completion, FinishReason, Request, Usage
 from .base import Capabilities, ModelInfo, Progress, Ticket, forget_frames, raise_if_cancelled
 from .spec import LoadSpec
 
-ENGINE_ARGS = ("slots", "delay", "load_seconds", "model_type", "capabilities")
+ENGINE_ARGS = ("slots", "delay", "load_seconds", "model_type", "capabilities", "fingerprint")
 Script = str | Mapping[str, Any] | Sequence[Any] | Callable[[Request], Any]
 
 
@@ -39,7 +39,8 @@ class ScriptedBackend:
     """Answers from ``spec.script``: a text, a mapping of prompt fragments to texts, a list (one answer after
     the other, then again from its start) or a function of the request. An exception as the answer fails the
     request. ``engine_args``: ``slots`` (8), ``delay`` seconds a token (0), ``load_seconds`` (0),
-    ``model_type``, ``capabilities`` (a dict of changes).
+    ``model_type``, ``capabilities`` (a dict of changes), ``fingerprint`` (a name for this script: with one, a
+    ledger keeps its answers; without, nothing would tell two scripts apart).
     """
 
     def __init__(self, spec: LoadSpec) -> None:
@@ -65,7 +66,8 @@ class ScriptedBackend:
             progress(Progress(text="loading", done=part * 10.0, total=100.0))
             time.sleep(seconds / 10)
         model_type = self._args.get("model_type", "qwen2_5_vl")
-        return ModelInfo(name=self._spec.model, model_type=model_type, memory=0, fingerprint="scripted")
+        named = self._args.get("fingerprint")
+        return ModelInfo(name=self._spec.model, model_type=model_type, memory=0, fingerprint=named)
 
     @property
     def slots(self) -> int:

@@ -1,0 +1,77 @@
+"""A bar where there is a front end for one, plain lines elsewhere; written in the caller's thread only."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from .pipeline import Counts
+
+FIRST_LINE_SECONDS = 5.0
+LINE_SECONDS = 15.0
+
+
+def in_kernel() -> bool:
+    """Whether a Jupyter kernel runs this; imports nothing."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and hasattr(shell, "kernel")
+
+
+class Progress:
+    """Shows counts as they grow. ``total`` is None where it is not known."""
+
+    def __init__(self, total: int | None) -> None:
+        self._total = total
+        self._started = time.monotonic()
+        self._next_line = self._started + FIRST_LINE_SECONDS
+        self._shown = 0
+        self._plain = not in_kernel() and not sys.stderr.isatty()
+        self._bar: Any = None if self._plain else _bar(total)
+
+    def show(self, counts: Counts) -> None:
+        """Bring the bar up to ``counts``, or print a line now and then."""
+        if self._plain:
+            if time.monotonic() >= self._next_line:
+                self._line(counts)
+                self._next_line = time.monotonic() + LINE_SECONDS
+            return
+        if self._bar.update(counts.rows - self._shown):
+            self._bar.set_postfix_str(notes(counts), refresh=False)
+        self._shown = counts.rows
+
+    def close(self, counts: Counts) -> None:
+        """End the bar and leave one line that says how it went; a saved notebook keeps that line."""
+        if self._bar is not None:
+            self._bar.close()
+        self._line(counts)
+
+    def _line(self, counts: Counts) -> None:
+        out = sys.stdout if in_kernel() else sys.stderr
+        out.write(summary(counts, self._total, time.monotonic() - self._started) + "\n")
+        out.flush()
+
+
+def summary(counts: Counts, total: int | None, seconds: float) -> str:
+    """One line: rows, of how many, in how long, how fast, what failed, what was known."""
+    of = f" of {total:,}" if total and total > counts.rows else ""
+    rate = f", {counts.rows / seconds:,.1f} rows/s" if seconds > 0.05 else ""
+    parts = [f"{counts.rows:,}{of} rows in {seconds:,.1f} s{rate}", notes(counts)]
+    return "; ".join(part for part in parts if part)
+
+
+def notes(counts: Counts) -> str:
+    """What failed and what was known, where there is any."""
+    known = f"{counts.hits:,} already known" if counts.hits else ""
+    failed = f"{counts.failed:,} failed" if counts.failed else ""
+    return ", ".join(part for part in (known, failed) if part)
+
+
+def _bar(total: int | None) -> Any:
+    from tqdm.auto import tqdm
+
+    class Bar(tqdm):  # type: ignore[type-arg]  # the class that tqdm.auto chose
+        monitor_interval = 0  # no thread that writes on its own
+
+    return Bar(total=total, unit="row", leave=False, mininterval=0.2, dynamic_ncols=True)
