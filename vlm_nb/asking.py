@@ -170,7 +170,7 @@ class Asker:
 
 
 def user_turn(family: Family, prompt: str, images: int, first_index: int = 0) -> Message:
-    """The user's message: images where the prompt marks them (``IMAGE_TOKEN``), else as the family likes it."""
+    """The user's message: images where the prompt marks them, else as the family likes it."""
     return placed(prompt, images, first_index) or family.user_message(prompt, images, first_index)
 
 

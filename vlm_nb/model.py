@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import batch, conversations, demo, sources
 from .asking import Asker, Job, Prepared, Task, drain, together
-from .engines import backend_class
+from .engines import make_backend
 from .engines.base import Engine, Progress, Ticket, wait_cancelled
 from .engines.spec import LoadSpec
 from .errors import OptionError, PromptError, SourceError, VLMError
@@ -286,7 +286,7 @@ def open_model(
     """
     cancelled = cancelled or threading.Event()
     reports: SimpleQueue[Progress] = SimpleQueue()
-    engine = Engine(backend_class(spec.engine)(engine_spec(spec)), spec.engine)
+    engine = Engine(make_backend(engine_spec(spec)), spec.engine)
     future = engine.load(reports.put, cancelled)
     try:
         while not future.done() or not reports.empty():

@@ -61,10 +61,8 @@ class GenerationConfig:
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if isinstance(self.stop, str):
-            object.__setattr__(self, "stop", (self.stop,))
-        elif not isinstance(self.stop, tuple):
-            object.__setattr__(self, "stop", tuple(self.stop))
+        given: Any = self.stop  # a lone text or a list is fine, too
+        object.__setattr__(self, "stop", (given,) if isinstance(given, str) else tuple(given))
         _check_ranges(self)
 
     @property

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import unknown_option
 
 if TYPE_CHECKING:
     from .base import Backend
+    from .spec import LoadSpec
 
 ENGINES: dict[str, str] = {
     "transformers": "vlm_nb.engines.transformers:TransformersBackend",
@@ -18,10 +19,10 @@ ENGINES: dict[str, str] = {
 """Name → "module:class". A backend class takes a ``LoadSpec``."""
 
 
-def backend_class(name: str) -> type[Backend]:
-    """Return the backend class called ``name``; raises OptionError naming the nearest."""
-    if name not in ENGINES:
-        raise unknown_option("engine", name, ENGINES)
-    module, _, attribute = ENGINES[name].partition(":")
-    found: Any = getattr(importlib.import_module(module), attribute)
-    return found  # type: ignore[no-any-return]
+def make_backend(spec: LoadSpec) -> Backend:
+    """Return a new backend of ``spec.engine``; raises OptionError naming the nearest engine."""
+    if spec.engine not in ENGINES:
+        raise unknown_option("engine", spec.engine, ENGINES)
+    module, _, attribute = ENGINES[spec.engine].partition(":")
+    backend: Backend = getattr(importlib.import_module(module), attribute)(spec)
+    return backend
