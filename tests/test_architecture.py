@@ -16,7 +16,7 @@ PACKAGE = Path(vlm_nb.__file__).parent
 # From the top to the bottom of the house. A module may import from lower floors, and from its own package.
 FLOORS = (
     {"magics", "explorer", "accessor"},
-    {"doctor"},
+    {"diagnosis"},
     {"registry"},
     {"model", "chat"},
     {"batch", "frames", "export"},
@@ -27,7 +27,7 @@ FLOORS = (
     {"families"},
     {"grounding"},
     {"sources"},
-    {"results", "display"},
+    {"results", "display", "report"},
     {"config"},
     {"request"},
     {"errors"},

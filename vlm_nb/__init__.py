@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from .diagnosis import doctor
     from .errors import VLMError
     from .families.parsing import parse_grounding
     from .frames import to_frame
@@ -34,6 +35,7 @@ _PUBLIC: dict[str, str] = {
     "VLM": "model:VLM",
     "VLMError": "errors:VLMError",
     "current": "registry:current",
+    "doctor": "diagnosis:doctor",
     "load": "registry:load",
     "load_image": "sources:load",
     "loaded": "registry:loaded",
@@ -54,6 +56,7 @@ __all__ = [
     "VLMError",
     "__version__",
     "current",
+    "doctor",
     "load",
     "load_image",
     "loaded",

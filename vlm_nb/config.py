@@ -125,3 +125,15 @@ def _convert(name: str, value: Any, where: str) -> Any:
         return kind(value)
     except (TypeError, ValueError):
         raise OptionError(f"{where}: {name}={value!r} is not a valid {kind.__name__}.") from None
+
+
+def origins() -> dict[str, tuple[Any, str]]:
+    """Every setting in force as (value, where it comes from)."""
+    layers = {
+        "%config": _overrides,
+        "environment": _from_environment(),
+        str(config_file()): _from_file(config_file()),
+    }
+    now = settings()
+    found = {name: [place for place, values in layers.items() if name in values] for name in Settings.names()}
+    return {name: (getattr(now, name), (places or ["default"])[0]) for name, places in found.items()}

@@ -1,0 +1,166 @@
+"""From a parsed magic to its value: one answer, several, a table of many images, or the accessor's frame."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import sys
+from typing import TYPE_CHECKING, Any
+
+from .. import registry
+from ..errors import CapabilityError, MissingDependency, OptionError, PromptError, VLMError
+from .arguments import Call
+from .streaming import Answers, ShownOnce, show
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from ..asking import Job, Task
+    from ..model import VLM
+    from ..results import Outcome, Prediction
+
+
+@dataclasses.dataclass(slots=True)
+class Desk:
+    """Where magics are answered: the shell, what it has shown, and how to say what happens."""
+
+    shell: InteractiveShell
+    once: ShownOnce
+
+
+def answer(desk: Desk, call: Call, task: Task) -> tuple[VLM, Any]:
+    """Answer a call and return the model that did, with the magic's value."""
+    from .. import sources
+
+    tasks = _tasks(call, task)
+    if is_table(call.source):
+        return _table(call, tasks)
+    if call.options.together or sources.is_single(call.source):
+        model = _single_model(desk, call)
+        return model, _singles(desk, model, call, tasks)
+    return _many(call, tasks)
+
+
+def _tasks(call: Call, task: Task) -> list[tuple[Task, str | None]]:
+    """What to ask: (task, text) for each question."""
+    if call.source is None:
+        raise PromptError("no image given: write a file, folder, URL or variable first, then the question.")
+    if task == "ask":
+        if not any(text.strip() for text in call.questions):
+            raise PromptError("the question is empty: write it after the image, or below in the cell.")
+        return [("ask", text) for text in call.questions]
+    if task == "locate":
+        return [("locate", text) for text in call.questions if text] or [("detect", None)]
+    return [(task, None)]
+
+
+def is_table(value: Any) -> bool:
+    """Whether ``value`` is a pandas DataFrame or Series; imports nothing."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(value, (pandas.DataFrame, pandas.Series))
+
+
+def _single_model(desk: Desk, call: Call) -> VLM:
+    """The model of a single call; the demo model where none is loaded, said in a line."""
+    name = call.options.model
+    try:
+        return registry.current(name)
+    except VLMError:
+        if name is not None:
+            raise
+    from .. import config
+
+    wanted = config.settings().model
+    what = "the demo model, which knows drawn scenes only" if wanted == "demo" else wanted
+    print(f"No model is loaded; loading {what}. Another one:  %vlm load NAME")  # noqa: T201
+    return registry.current(demo=True)
+
+
+def _singles(
+    desk: Desk, model: VLM, call: Call, tasks: list[tuple[Task, str | None]]
+) -> Prediction | Answers:
+    source = _together(call) if call.options.together else call.source
+    jobs = [_job(model, call, source, task, text) for task, text in tasks]
+    if len(jobs) == 1:
+        return show(desk.shell, desk.once, model.stream_job(jobs[0]))
+    answers = Answers()
+    for job in jobs:
+        answers.append(show(desk.shell, desk.once, model.stream_job(job)))
+        if answers[-1].usage.finish_reason == "cancelled":
+            break
+    desk.once.mark(answers, f"{len(answers)} answers")
+    return answers
+
+
+def _job(model: VLM, call: Call, source: Any, task: Task, text: str | None) -> Job:
+    return model.job(source, text, task, system=call.options.system, **call.generation)
+
+
+def _together(call: Call) -> list[Any]:
+    from .. import sources
+
+    items = sources.expand(call.source, recursive=call.options.recursive)
+    for item in items:
+        if isinstance(item, VLMError):
+            raise item
+    if len(items) < 2:
+        raise OptionError(f"--together asks about several images in one prompt; {len(items)} was given.")
+    return items
+
+
+def _many(call: Call, tasks: list[tuple[Task, str | None]]) -> tuple[VLM, Any]:
+    """Separate answers about several images: a DataFrame with one row for each image and question."""
+    from .. import frames, sources
+
+    if importlib.util.find_spec("pandas") is None:
+        raise MissingDependency(
+            "several images give a table, which needs pandas: pip install 'vlm_nb[pandas]'"
+        )
+    model = registry.current(call.options.model)
+    items = sources.expand(call.source, recursive=call.options.recursive)
+    if not items:
+        raise PromptError("the list of images is empty.")
+    if len(items) == 1 and isinstance(items[0], VLMError):
+        raise items[0]
+    jobs = [_batch_job(model, call, item, task, text) for item in items for task, text in tasks]
+    outcomes: list[Outcome] = model.run(
+        [dataclasses.replace(j, index=i) if not isinstance(j, VLMError) else j for i, j in enumerate(jobs)]
+    )
+    return model, frames.to_frame(outcomes)
+
+
+def _batch_job(model: VLM, call: Call, item: Any, task: Task, text: str | None) -> Job | VLMError:
+    if isinstance(item, VLMError):
+        return item
+    return dataclasses.replace(_job(model, call, item, task, text), interactive=False)
+
+
+def _table(call: Call, tasks: list[tuple[Task, str | None]]) -> tuple[VLM, Any]:
+    """A DataFrame or Series goes through the accessor, and its frame comes back."""
+    model = registry.current(call.options.model)
+    if call.options.together:
+        raise CapabilityError("--together works on a list of images, not on a table.")
+    if len(tasks) > 1:
+        raise OptionError(f"a table takes one question at a time, {len(tasks)} were given.")
+    task, text = tasks[0]
+    accessor = _accessor(call.source)
+    options = dict(call.generation)
+    if call.options.system:
+        options["system"] = call.options.system
+    if task == "caption":
+        return model, accessor.caption(model=model, **options)
+    if task == "ask":
+        return model, accessor.ask(text, model=model, **options)
+    return model, accessor.ground(text, model=model, **options)
+
+
+def _accessor(table: Any) -> Any:
+    """``table.vlm``; a Series becomes a table of one column, so that the answer is a table too."""
+    frame = (
+        table
+        if hasattr(table, "columns")
+        else table.to_frame(table.name if table.name is not None else "image")
+    )
+    if not hasattr(frame, "vlm"):
+        raise MissingDependency("DataFrames need the accessor: %reload_ext vlm_nb")
+    return frame.vlm

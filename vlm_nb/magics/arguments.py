@@ -1,0 +1,153 @@
+"""The options of the magics, through ``magic_arguments``: parsing, help, and errors in one line."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from IPython.core.error import UsageError
+from IPython.core.magic_arguments import argument, argument_group
+
+from ..errors import OptionError, PromptError
+from . import grammar
+from .scope import Scope
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+GENERATION: dict[str, tuple[Callable[[str], Any] | None, str]] = {
+    "max_new_tokens": (int, "longest answer, in tokens (512)"),
+    "min_new_tokens": (int, "shortest answer, in tokens"),
+    "do_sample": (None, "draw the answer at random (default: the most likely one, the same every time)"),
+    "temperature": (float, "above 0 samples; 0 is greedy"),
+    "top_p": (float, "sample from the likeliest tokens that make up this probability"),
+    "top_k": (int, "sample from this many likeliest tokens"),
+    "repetition_penalty": (float, "above 1 discourages repetition"),
+    "num_beams": (int, "beam search of this width"),
+    "seed": (int, "makes sampling repeatable"),
+}
+"""Generation key → (type, help); a type of None is a switch."""
+
+
+def asking_options(function: F) -> F:
+    """Add the options that every asking magic has."""
+    options = [
+        argument("-o", "--out", metavar="NAME", help="store the result in this variable"),
+        argument("--model", metavar="NAME", help="a loaded model, instead of the current one"),
+        argument("--system", metavar="TEXT", help="system prompt"),
+        argument("--together", action="store_true", help="one prompt about all images"),
+        argument("--recursive", action="store_true", help="look into the subfolders of a folder too"),
+        argument("--chat", action="store_true", help="continue the last conversation"),
+        argument_group("generation, as Hugging Face names it"),
+        *(_generation_argument(name, kind, text) for name, (kind, text) in GENERATION.items()),
+        argument(
+            "--stop", metavar="TEXT", action="append", help="end the answer at this text (may be repeated)"
+        ),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def _generation_argument(name: str, kind: Callable[[str], Any] | None, text: str) -> argument:
+    if kind is None:
+        return argument(f"--{name}", action="store_true", default=None, help=text)
+    return argument(f"--{name}", metavar="N", type=kind, help=text)
+
+
+@dataclass(slots=True)
+class Call:
+    """A parsed asking magic. ``source`` is None where none was written; ``code`` is the Python that makes it.
+
+    ``questions`` holds one entry a question, empty where nothing was written.
+    """
+
+    source: Any
+    code: str
+    questions: list[str]
+    options: argparse.Namespace
+    generation: dict[str, Any] = field(default_factory=dict)
+
+
+def flags_of(function: Any) -> dict[str, bool]:
+    """Every option of a magic, and whether it takes a value."""
+    actions: Mapping[str, argparse.Action] = function.parser._option_string_actions
+    return {flag: action.nargs != 0 for flag, action in actions.items()}
+
+
+def parse_call(
+    function: Any, line: str, cell: str | None, names: Mapping[str, Any], *, only_sources: bool = False
+) -> Call:
+    """Parse the line and body of an asking magic, with ``{{expr}}`` taken from ``names``.
+
+    Raises OptionError, PromptError and SourceNotFound, each in one line.
+    """
+    scope = Scope(names)
+    parts = grammar.split(line, flags_of(function), only_sources=only_sources or cell is not None)
+    if cell is not None and parts.question:
+        raise PromptError("in a cell magic the question goes below the first line.")
+    options = parse_options(function, parts.options, scope)
+    if options.out is not None and not options.out.isidentifier():
+        raise OptionError(f"-o {options.out}: expected the name of a variable.")
+    source, code = _joined([scope.source(token) for token in parts.sources])
+    return Call(
+        source=source,
+        code=code,
+        questions=[scope.expand(text) for text in _questions(cell, parts.question)],
+        options=options,
+        generation=generation_of(options),
+    )
+
+
+def _questions(cell: str | None, question: str | None) -> list[str]:
+    if cell is not None:
+        return grammar.questions(cell)
+    return [] if question is None else [question]
+
+
+def _joined(found: list[tuple[Any, str]]) -> tuple[Any, str]:
+    """Several sources as one list; a list among them is taken apart."""
+    if len(found) < 2:
+        return found[0] if found else (None, "None")
+    joined: list[Any] = []
+    codes = []
+    for value, code in found:
+        several = isinstance(value, (list, tuple))
+        joined += value if several else [value]
+        codes.append(f"*{code}" if several else code)
+    return joined, f"[{', '.join(codes)}]"
+
+
+def generation_of(options: argparse.Namespace) -> dict[str, Any]:
+    """The generation settings that were given."""
+    given = {name: getattr(options, name) for name in (*GENERATION, "stop")}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def parse_options(function: Any, given: list[tuple[str, str | None]], scope: Scope) -> argparse.Namespace:
+    """Run the magic's own parser over (flag, value) pairs. Raises OptionError in one line."""
+    words = [flag if value is None else f"{flag}={scope.expand(value)}" for flag, value in given]
+    short = [word for word in words if not word.startswith("--")]
+    argv = [word for word in words if word.startswith("--")]
+    for word in short:  # argparse reads -o=x as "=x"
+        flag, _, value = word.partition("=")
+        argv += [flag, value]
+    try:
+        options: argparse.Namespace = function.parser.parse_args(argv)
+    except UsageError as error:
+        raise OptionError(str(error).removeprefix("argument ")) from None
+    return options
+
+
+def literal(text: str, scope: Scope) -> Any:
+    """Read an option's value: ``{{expr}}``, a bracketed expression, a number, True/False/None, or text."""
+    if text.startswith("{{"):
+        return scope.value(text)
+    if text[:1] in ("[", "(", "{"):
+        return scope.evaluate(text)
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return scope.expand(text)

@@ -1,0 +1,22 @@
+"""Which variables hold images or tables of them; imports none of the packages that they come from."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+_TYPES = (
+    ("PIL.Image", "Image"),
+    ("numpy", "ndarray"),
+    ("torch", "Tensor"),
+    ("pandas", "DataFrame"),
+    ("pandas", "Series"),
+)
+
+
+def holds_images(value: Any) -> bool:
+    """Whether ``value`` is an image, an array, a tensor, a table, or a list that starts with an image."""
+    if isinstance(value, (list, tuple)):
+        return bool(value) and holds_images(value[0])
+    found = (getattr(sys.modules.get(module), name, None) for module, name in _TYPES)
+    return isinstance(value, tuple(kind for kind in found if kind is not None))

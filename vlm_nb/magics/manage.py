@@ -1,0 +1,219 @@
+"""``%vlm …``: one function a subcommand."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from IPython.display import display
+
+from .. import config, registry
+from ..diagnosis import cached_models, doctor, gigabytes, memory, memory_change, model_cache
+from ..engines.spec import LoadSpec
+from ..errors import Cancelled, CapabilityError, OptionError, unknown_option
+from ..report import Report
+from . import grammar, reproduce
+from .answers import Desk
+from .arguments import literal
+from .guide import GUIDE
+from .progress import LoadView
+from .scope import Scope
+
+_SWITCHES = frozenset(
+    {
+        "keep",
+        "load_in_4bit",
+        "load_in_8bit",
+        "local_files_only",
+        "trust_remote_code",
+        "compile",
+        "allow_local_paths",
+        "low_cpu_mem_usage",
+    }
+)
+_last_change: list[str] = []
+
+
+def run(desk: Desk, line: str) -> None:
+    """Carry out ``%vlm LINE``. Raises an error of one line."""
+    name, _, rest = line.strip().partition(" ")
+    if not name:
+        print(GUIDE)  # noqa: T201 - the answer to %vlm
+        return
+    if name not in COMMANDS:
+        raise unknown_option("%vlm command", name, COMMANDS)
+    COMMANDS[name](desk, rest)
+
+
+def load_flags() -> dict[str, bool]:
+    """The options of ``%vlm load``, and whether each takes a value."""
+    return {f"--{key}": key not in _SWITCHES for key in LoadSpec.names()}
+
+
+def _words(
+    desk: Desk, rest: str, flags: Mapping[str, bool], most: int = 1
+) -> tuple[list[str], dict[str, Any]]:
+    """Split a subcommand's line into words and options."""
+    scope = Scope(desk.shell.user_ns)
+    parts = grammar.split(rest, flags, only_sources=True)
+    if len(parts.sources) > most:
+        extra = parts.sources[most].text
+        raise OptionError(f"too many words: {extra!r} was not expected.")
+    options = {
+        flag.removeprefix("--"): True if value is None else literal(value, scope)
+        for flag, value in parts.options
+    }
+    return [scope.expand(token.text) for token in parts.sources], options
+
+
+def load(desk: Desk, rest: str) -> None:
+    """Load a model, showing how far it is; an interrupt cancels."""
+    words, options = _words(desk, rest, load_flags())
+    before, started = memory(), time.monotonic()
+    view = LoadView(desk.shell, words[0] if words else config.settings().model)
+    try:
+        model = registry.load(words[0] if words else None, on_progress=view.report, **options)
+    except KeyboardInterrupt:
+        view.finish("Loading was cancelled.")
+        raise Cancelled("loading was cancelled; nothing is left of it in memory.") from None
+    except BaseException:
+        view.finish("")
+        raise
+    change = memory_change(before, memory())
+    _last_change[:] = [f"load {model.name}: {change}"]
+    seconds = time.monotonic() - started
+    view.finish(f"{_described(model)} · {seconds:.1f} s" + (f" · {change}" if change else ""))
+
+
+def _described(model: Any) -> str:
+    info = model.info
+    parts = [model.name, info.device, info.dtype, info.quantization]
+    if info.memory:
+        parts.append(gigabytes(info.memory))
+    return " · ".join(str(part) for part in parts if part)
+
+
+def use(desk: Desk, rest: str) -> None:
+    """Make a loaded model the current one."""
+    words, _ = _words(desk, rest, {})
+    if not words:
+        raise OptionError("name a loaded model: %vlm use NAME")
+    print(f"current model: {registry.use(words[0]).name}")  # noqa: T201
+
+
+def unload(desk: Desk, rest: str) -> None:
+    """Free the memory of one model, or of all."""
+    words, options = _words(desk, rest, {"--all": False})
+    before = memory()
+    models = registry.loaded() if options.get("all") else [registry.current(words[0] if words else None)]
+    names = [model.name for model in models]
+    for model in models:
+        registry.unload(model)
+    del models
+    _last_change[:] = [f"unload {', '.join(names)}: {memory_change(before, memory())}"]
+    print(f"unloaded {', '.join(names) or 'nothing'} · {memory_change(before, memory())}")  # noqa: T201
+
+
+def status(desk: Desk, rest: str) -> None:
+    """Show what is loaded, where, and what memory it takes."""
+    _words(desk, rest, {}, most=0)
+    display(status_report())
+
+
+def status_report() -> Report:
+    """The facts of ``%vlm status``."""
+    report = Report()
+    here = None
+    with contextlib.suppress(Exception):
+        here = registry.current()
+    models = registry.loaded()
+    section = report.section("Models", "", "name", "device", "dtype", "quantisation", "memory", "engine")
+    for model in models:
+        info = model.info
+        section.add(
+            "current" if model is here else "",
+            model.name,
+            info.device,
+            info.dtype,
+            info.quantization,
+            gigabytes(info.memory),
+            model.engine.name,
+        )
+    if not models:
+        report.advice.append(
+            ("no model is loaded", "%vlm load NAME  (%vlm models lists what is in the cache)")
+        )
+    for model in models:
+        if model.info.details:
+            details = report.section(f"Details of {model.name}")
+            for key, value in model.info.details.items():
+                details.add(key, value)
+    used = report.section("Memory in use")
+    for place, count in memory().items():
+        used.add(place, gigabytes(count))
+    for line in _last_change:
+        used.add("last", line)
+    return report
+
+
+def models(desk: Desk, rest: str) -> None:
+    """List the demo model and the vision models in the local cache."""
+    _words(desk, rest, {}, most=0)
+    report = Report()
+    loaded = [model.name for model in registry.loaded()]
+    section = report.section(f"Vision models in {model_cache()}", "name", "type", "on disk", "")
+    section.add("demo", "qwen2_5_vl", "in the package", "loaded" if "demo" in loaded else "")
+    for found in cached_models():
+        state = "loaded" if found.name in loaded else ""
+        section.add(found.name, found.model_type, gigabytes(found.size), state)
+    display(report)
+
+
+def configure(desk: Desk, rest: str) -> None:
+    """Show the settings and where each comes from."""
+    words, _ = _words(desk, rest, {}, most=2)
+    if words:
+        raise OptionError(f"set it with: %config VlmMagics.{words[0]} = {words[1] if words[1:] else 'VALUE'}")
+    report = Report()
+    section = report.section("Settings", "name", "value", "from")
+    for name, (value, origin) in config.origins().items():
+        section.add(name, value, origin)
+    section.add("file", config.config_file(), "")
+    display(report)
+
+
+def show_code(desk: Desk, rest: str) -> None:
+    """Print the Python that repeats the last answer."""
+    _words(desk, rest, {}, most=0)
+    print(reproduce.code())  # noqa: T201
+
+
+def show_doctor(desk: Desk, rest: str) -> None:
+    """Show versions, device, memory and what is missing."""
+    _words(desk, rest, {}, most=0)
+    display(doctor())
+
+
+def explore(desk: Desk, rest: str) -> None:
+    """Open the widget."""
+    import vlm_nb
+
+    _words(desk, rest, {}, most=0)
+    if not hasattr(vlm_nb, "explore"):
+        raise CapabilityError("this version of vlm_nb has no explorer widget.")
+    display(vlm_nb.explore())
+
+
+COMMANDS: dict[str, Callable[[Desk, str], None]] = {
+    "load": load,
+    "use": use,
+    "status": status,
+    "unload": unload,
+    "models": models,
+    "config": configure,
+    "reproduce": show_code,
+    "doctor": show_doctor,
+    "explore": explore,
+}

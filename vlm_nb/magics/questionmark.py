@@ -1,0 +1,94 @@
+"""``%vqa photo.jpg Is it red?`` ends with a question mark, which IPython would take for a request for help.
+
+Two input transformers, tried before IPython's own, hand such a line to the magic; ``%vqa?`` still shows help.
+"""
+
+from __future__ import annotations
+
+import tokenize
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.inputtransformer2 import EscapedCommand, MagicAssign
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+MAGICS = frozenset({"vqa", "ground", "caption"})
+Line = list[tokenize.TokenInfo]
+
+
+class AskingLine(EscapedCommand):
+    """``%vqa …``, whatever it ends with."""
+
+    priority = 1
+
+    @classmethod
+    def find(cls, tokens_by_line: list[Line]) -> Any:
+        """Return the transformer of the first such line, or None."""
+        return _first(cls, tokens_by_line, _indents)
+
+
+class AskingAssignment(MagicAssign):
+    """``answer = %vqa …``, whatever it ends with."""
+
+    priority = 1
+
+    @classmethod
+    def find(cls, tokens_by_line: list[Line]) -> Any:
+        """Return the transformer of the first such line, or None."""
+        return _first(cls, tokens_by_line, _after_assignment)
+
+    def __init__(self, start: tuple[int, int]) -> None:
+        super().__init__((start[0], 0))  # type: ignore[no-untyped-call] # sorts before help syntax
+        self._column = start[1]
+
+    def transform(self, lines: list[str]) -> list[str]:
+        """Return the lines with a call in place of the magic."""
+        self.start_col = self._column
+        changed: list[str] = super().transform(lines)
+        return changed
+
+
+def _first(cls: type, lines: list[Line], start: Callable[[Line], int | None]) -> Any:
+    for line in lines:
+        place = start(line)
+        if place is not None and _asks(line[place:]):
+            return cls(line[place].start)
+    return None
+
+
+def _indents(line: Line) -> int:
+    layout = (tokenize.INDENT, tokenize.DEDENT)
+    return next((place for place, token in enumerate(line) if token.type not in layout), 0)
+
+
+def _after_assignment(line: Line) -> int | None:
+    """The place after the first ``=``, outside brackets, of a plain assignment."""
+    depth = 0
+    for place, token in enumerate(line):
+        depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(token.string, 0)
+        if token.string == "=" and depth == 0:
+            return place + 1
+        if token.string == "%":
+            return None
+    return None
+
+
+def _asks(tokens: Line) -> bool:
+    """Whether a line is one of our magics with something after its name (``%vqa?`` alone is help)."""
+    words = [token.string for token in tokens[:3]]
+    if len(words) < 3 or words[0] != "%" or words[1] not in MAGICS:
+        return False
+    return words[2].strip() not in ("?", "??", "")
+
+
+def register(shell: InteractiveShell) -> None:
+    """Put the transformers before IPython's."""
+    shell.input_transformer_manager.token_transformers[:0] = [AskingAssignment, AskingLine]
+
+
+def unregister(shell: InteractiveShell) -> None:
+    """Take them out again."""
+    transformers = shell.input_transformer_manager.token_transformers
+    transformers[:] = [t for t in transformers if t not in (AskingAssignment, AskingLine)]
