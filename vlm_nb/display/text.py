@@ -14,7 +14,6 @@ from .glyphs import one_line, visible
 from .layout import shorten
 
 if TYPE_CHECKING:
-    from ..request import Usage
     from ..results import GroundedPhrase, Prediction
 
 MAX_PLAIN = 8_000
@@ -99,20 +98,7 @@ def usage_line(prediction: Prediction) -> str:
         parts.append(f"{usage.image_tokens:,} image tokens")
     if usage.new_tokens is not None:
         parts.append(f"{usage.new_tokens:,} new tokens")
-    if ended := finish_text(usage):
-        parts.append(ended)
     return " · ".join(parts)
-
-
-def finish_text(usage: Usage) -> str:
-    """How an answer ended, where it did not end by itself."""
-    ends = {
-        "length": "cut at max_new_tokens",
-        "cancelled": "stopped: partial answer",
-        "error": "failed: partial answer",
-        "runaway": "stopped: it repeated itself",
-    }
-    return ends.get(usage.finish_reason, "")
 
 
 def fold(text: str, limit: int, where: str) -> str:

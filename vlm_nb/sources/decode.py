@@ -65,7 +65,7 @@ def load_sized(
     try:
         if one.kind in ("image", "array"):
             image = one.payload if one.kind == "image" else to_image(one.payload)
-            upright = _decode(image, None)
+            upright = _decode(image)
             return LoadedImage(upright, upright.size)
         return _encoded(fetch(one, timeout=timeout, max_bytes=max_bytes), fit, max_pixels)
     except SourceError as error:
@@ -79,11 +79,11 @@ def single(source: Any) -> Source:
     if isinstance(source, Source):
         return source
     items = expand(source)
-    if len(items) != 1 or not is_single(source):
-        raise SourceError(f"expected one image, got {len(items)}: load them one by one.")
-    if isinstance(items[0], SourceError):
+    if len(items) == 1 and isinstance(items[0], SourceError):
         items[0].index = None
         raise items[0]
+    if len(items) != 1 or isinstance(items[0], SourceError) or not is_single(source):
+        raise SourceError(f"expected one image, got {len(items)}: load them one by one.")
     return items[0]
 
 
@@ -144,15 +144,18 @@ def _check_pixels(image: Image.Image, max_pixels: int) -> None:
 
 
 def _draft(image: Image.Image, fit: tuple[int, int] | None) -> LoadedImage:
+    """Decode, a JPEG at the fraction of its size that still covers ``fit``."""
+    if fit is None or image.format not in ("JPEG", "MPO"):
+        upright = _decode(image)
+        return LoadedImage(upright, upright.size)
     turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
     original = image.size[::-1] if turned else image.size
-    return LoadedImage(_decode(image, fit[::-1] if fit and turned else fit), original)
+    image.draft(None, fit[::-1] if turned else fit)  # None keeps the mode
+    return LoadedImage(_decode(image), original)
 
 
-def _decode(image: Image.Image, fit: tuple[int, int] | None) -> Image.Image:
+def _decode(image: Image.Image) -> Image.Image:
     """Return a new upright RGB image; the caller's own is not changed."""
-    if fit is not None and image.format in ("JPEG", "MPO"):
-        image.draft(None, fit)  # None keeps the mode
     try:
         return to_rgb(ImageOps.exif_transpose(image))
     except (OSError, SyntaxError, ValueError) as error:

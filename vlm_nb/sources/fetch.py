@@ -14,7 +14,6 @@ from typing import Any
 
 from ..errors import ImageTooLarge, SourceError, SourceNotFound
 from .expand import Source
-from .uris import public_url
 
 TIMEOUT = 30.0
 """Seconds for a whole download, from name look-up to the last byte."""
@@ -71,7 +70,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         if urllib.parse.urlsplit(newurl).scheme not in ("http", "https"):
-            raise SourceError(f"redirected to {public_url(newurl)}, which is not http or https")
+            raise SourceError("redirected to what is not http or https")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -130,7 +129,12 @@ def _http_error(label: str, error: urllib.error.HTTPError) -> SourceError:
     if error.code in (404, 410):
         return SourceNotFound(f"{label}: the server has no such file ({error.code}).", source=label)
     if 300 <= error.code < 400:
-        return SourceError(f"{label}: more than {_REDIRECTS} redirects.", source=label)
+        target = urllib.parse.urljoin("http://", error.headers.get("Location") or "")
+        allowed = urllib.parse.urlsplit(target).scheme in ("http", "https", "")
+        problem = (
+            f"more than {_REDIRECTS} redirects" if allowed else "redirected to what is not http or https"
+        )
+        return SourceError(f"{label}: {problem}.", source=label)
     hint = " It needs credentials, or refuses scripts." if error.code in (401, 403) else ""
     return SourceError(f"{label}: the server answered {error.code} {error.reason}.{hint}", source=label)
 
