@@ -56,7 +56,14 @@ def byte_tokenizer(image: str = QWEN_IMAGE, **options: Any) -> PreTrainedTokeniz
 
 
 def make_qwen(
-    folder: Path, *, hidden: int = 32, layers: int = 2, tie: bool = False, seed: int = 0, context: int = 4096
+    folder: Path,
+    *,
+    hidden: int = 32,
+    layers: int = 2,
+    tie: bool = False,
+    seed: int = 0,
+    context: int = 4096,
+    shards: str = "5GB",
 ) -> Path:
     """Save a random Qwen2.5-VL with its tokenizer and processor files."""
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
@@ -95,7 +102,7 @@ def make_qwen(
     )
     torch.manual_seed(seed)
     model = Qwen2_5_VLForConditionalGeneration(config)
-    return save(model, tokenizer, folder, qwen_image_processor(), tie=tie)
+    return save(model, tokenizer, folder, qwen_image_processor(), tie=tie, shards=shards)
 
 
 def mrope(head_size: int) -> list[int]:
@@ -152,12 +159,14 @@ def make_llava(folder: Path, *, hidden: int = 32, seed: int = 0) -> Path:
     return folder
 
 
-def save(model: Any, tokenizer: Any, folder: Path, images: Any, *, tie: bool = False) -> Path:
+def save(
+    model: Any, tokenizer: Any, folder: Path, images: Any, *, tie: bool = False, shards: str = "5GB"
+) -> Path:
     if not tie:
         torch.nn.init.normal_(model.lm_head.weight, std=1.0)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, max_shard_size=shards)
     tokenizer.save_pretrained(folder)
     images.save_pretrained(folder)
     return folder

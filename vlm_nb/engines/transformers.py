@@ -32,13 +32,15 @@ CACHE_SHARE = 0.6
 class TransformersBackend:
     """Loads ``spec.model`` and answers requests with it.
 
-    ``spec.max_batch_size`` caps the rows of a batch; free memory decides within it, and a batch that runs out of
-    memory is halved and goes on where it was.
+    ``spec.max_batch_size`` caps the rows of a batch; free memory decides within it, and a batch that runs
+    out of memory is halved and goes on where it was.
     """
 
     def __init__(self, spec: LoadSpec) -> None:
         if spec.engine_args:
-            raise OptionError("the transformers engine takes model_kwargs= (for from_pretrained), not engine_args=.")
+            raise OptionError(
+                "the transformers engine takes model_kwargs= (for from_pretrained), not engine_args=."
+            )
         self.capabilities = Capabilities(beams=True, confidence=True)
         self.memory_report: MemoryReport | None = None
         self._spec = spec
@@ -54,7 +56,9 @@ class TransformersBackend:
         """Load the model; raises a LoadError, OutOfMemory, OptionError or Cancelled."""
         loaded = open_model(self._spec, progress, cancelled)
         self._loaded, self.memory_report = loaded, loaded.memory
-        self._most_rows = self._spec.max_batch_size or DEFAULT_ROWS.get(loaded.device.type, DEFAULT_ROWS["cpu"])
+        self._most_rows = self._spec.max_batch_size or DEFAULT_ROWS.get(
+            loaded.device.type, DEFAULT_ROWS["cpu"]
+        )
         return loaded.info
 
     # Requests -----------------------------------------------------------------------------------------------
@@ -97,14 +101,14 @@ class TransformersBackend:
         )
 
     def step(self) -> None:
-        """Run one batch to its end; every row is finished, or goes on in a smaller batch after out-of-memory."""
+        """Run one batch to its end. After out-of-memory its rows go on in smaller batches."""
         loaded = self._need()
         batch = pick(self._rows, self._most_rows, self._token_room(loaded))
         failure: BaseException | None = None
         with MODEL_GATE.running():
             try:
                 generation.run(loaded.model, batch, loaded.device, MODEL_GATE.let_loads_pass)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - its rows get it
                 failure = error
         self._rows = [row for row in self._rows if not row.ticket.done]
         if failure is not None:
@@ -124,8 +128,8 @@ class TransformersBackend:
             return
         tokens = batch[0].encoded.prompt_tokens
         self._fail(batch, OutOfMemory(
-            f"out of memory: this request alone ({tokens} tokens of prompt and images) does not fit. Use a smaller "
-            "max_pixels or max_new_tokens, or load with quantization=\"4bit\"."
+            f"out of memory: this request alone ({tokens} tokens of prompt and images) does not fit. Use a "
+            "smaller max_pixels or max_new_tokens, or load with quantization=\"4bit\"."
         ))  # fmt: skip
 
     def _fail(self, batch: list[Row], error: Any) -> None:

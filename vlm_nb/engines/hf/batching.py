@@ -49,7 +49,7 @@ class Row:
         return torch.cat([prompt, torch.tensor([self.new_ids], dtype=prompt.dtype)], dim=1)
 
     def take(self, token: int, logprob: float | None) -> bool:
-        """Add the next token, show its text; return whether the answer is complete (and finish the ticket)."""
+        """Add the next token and show its text; True once the answer is complete and the ticket finished."""
         if self.ticket.cancelled:
             self.ticket.finish_cancelled()
             return True
@@ -90,7 +90,7 @@ class Row:
 
     @property
     def kind(self) -> tuple[Any, ...]:
-        """Rows of one kind can be batched: the same tensors, of shapes that can be put one after the other."""
+        """Rows of one kind can be batched: they have the same tensors, of shapes that can be joined."""
         beams = self.ticket.request.generation.num_beams
         alone = id(self) if beams > 1 else None
         others = [
@@ -125,8 +125,10 @@ def pick(waiting: Sequence[Row], rows: int, tokens: int | None) -> list[Row]:
     return chosen
 
 
-def collate(rows: Sequence[Row], pad: int, device: torch.device, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """Put rows of one kind into one batch: sequences padded on the left, everything else one after the other."""
+def collate(
+    rows: Sequence[Row], pad: int, device: torch.device, dtype: torch.dtype
+) -> dict[str, torch.Tensor]:
+    """Put rows of one kind into one batch: sequences padded on the left, everything else joined."""
     width = max(row.length for row in rows)
     batch = {}
     for key in rows[0].encoded.inputs:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...errors import CapabilityError, LoadError, UnsafeModel, nearest
+from ...errors import CapabilityError, LoadError, nearest
+from .failures import first_line, needs_code
 from .files import Checkpoint
 
 
@@ -43,14 +44,6 @@ def _bad_config(name: str, raw: dict[str, Any], model_type: Any, error: Exceptio
     return LoadError(f"{name}: config.json cannot be used: {first_line(error)}")
 
 
-def needs_code(name: str) -> UnsafeModel:
-    """The error for a checkpoint that runs with code of its own."""
-    return UnsafeModel(
-        f"{name} needs code from its own repository, which could do anything on this machine. Read that code; if "
-        "you trust it, load with trust_remote_code=True."
-    )
-
-
 def _check_kind(name: str, config: Any, raw: dict[str, Any]) -> None:
     from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
@@ -79,9 +72,3 @@ def kv_bytes_per_token(config: Any, item_size: int) -> int:
     kv_heads = getattr(text, "num_key_value_heads", None) or heads
     size = getattr(text, "head_dim", None) or (getattr(text, "hidden_size", 0) or 0) // heads
     return int(2 * layers * kv_heads * size * item_size)
-
-
-def first_line(error: BaseException, limit: int = 300) -> str:
-    """The first line of an error's text that says something."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:limit]

@@ -11,8 +11,9 @@ REPLACEMENT = "\ufffd"
 class TextStream:
     """The text of one answer as it grows.
 
-    ``pieces`` holds the text that each token completed: "" for the first bytes of a character, which comes out
-    whole with its last one. ``stopped`` is set once a stop string was seen; it and all after it stay out.
+    ``pieces`` holds the text that each token completed: "" for the first bytes of a character, which comes
+    out whole with its last one. ``stopped`` is set once a stop string was seen; it and all after it stay
+    out.
     """
 
     def __init__(self, tokenizer: Any, *, skip_special: bool = True, stop: Sequence[str] = ()) -> None:

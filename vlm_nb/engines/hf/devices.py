@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import os
 import platform
 from pathlib import Path
@@ -103,8 +104,7 @@ def _free_host_memory() -> int | None:
         limit = _cgroup_room()
         return free if limit is None else min(free, limit)
     with contextlib.suppress(ImportError):
-        import psutil
-
+        psutil: Any = importlib.import_module("psutil")
         return int(psutil.virtual_memory().available)
     return None
 

@@ -11,7 +11,7 @@ import torch
 
 from ...errors import CapabilityError, ContextTooLong, GenerationError, VLMError
 from ...request import ImageRef, Message, Request, Size
-from .config import first_line
+from .failures import first_line
 
 
 @dataclass(slots=True)
@@ -29,7 +29,10 @@ class Encoded:
 
 
 class Encoder:
-    """Renders messages and runs the processor. ``template`` is the chat template, None where there is none."""
+    """Renders messages and runs the processor.
+
+    ``template`` is the chat template, None where there is none.
+    """
 
     def __init__(self, processor: Any, config: Any, template: str | None, context: int | None) -> None:
         self._processor = processor
@@ -53,13 +56,16 @@ class Encoder:
         return Encoded(inputs, ids.shape[1], count, seen)
 
     def render(self, request: Request) -> str:
-        """The prompt as text, with a placeholder for each image. Raises CapabilityError without a template."""
+        """The prompt as text, with a placeholder for each image.
+
+        Raises CapabilityError without a template.
+        """
         if request.prompt is not None:
             return request.prompt
         if self._template is None:
             raise CapabilityError(
-                "this checkpoint has no chat template, so a conversation cannot be written for it; load it with "
-                "chat_template=... (a template, or the path of one)."
+                "this checkpoint has no chat template, so a conversation cannot be written for it; load it "
+                "with chat_template=... (a template, or the path of one)."
             )
         going_on = request.messages[-1].role == "assistant"
         try:
@@ -70,7 +76,7 @@ class Encoder:
                 add_generation_prompt=not going_on,
                 continue_final_message=going_on,
             )
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - templates and processors raise anything
             raise GenerationError(f"the chat template refused these messages: {first_line(error)}") from None
         return str(rendered)
 
@@ -85,7 +91,7 @@ class Encoder:
             out = self._processor(text=[text], return_tensors="pt", **options)
         except VLMError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - templates and processors raise anything
             raise GenerationError(f"the processor refused this request: {first_line(error)}") from None
         return {key: value for key, value in out.items() if isinstance(value, torch.Tensor)}
 
@@ -108,7 +114,8 @@ def _image_order(request: Request) -> list[int]:
 
 def _as_dict(message: Message) -> dict[str, Any]:
     parts = [
-        {"type": "image"} if isinstance(part, ImageRef) else {"type": "text", "text": part} for part in message.parts
+        {"type": "image"} if isinstance(part, ImageRef) else {"type": "text", "text": part}
+        for part in message.parts
     ]
     return {"role": message.role, "content": parts}
 
@@ -122,7 +129,7 @@ def _image_token(processor: Any, config: Any) -> int | None:
 
 
 def _seen_sizes(inputs: Mapping[str, torch.Tensor], images: Any, count: int) -> list[Size] | None:
-    """(width, height) of each image as the tensors hold it, in prompt order; None where that cannot be told."""
+    """(width, height) of each image in the tensors, in prompt order; None where that cannot be told."""
     if not count:
         return []
     grid, patch = inputs.get("image_grid_thw"), getattr(images, "patch_size", None)
@@ -144,10 +151,10 @@ def _by_image(sizes: list[Size] | None, order: list[int], request: Request) -> t
 
 
 def _check_sizes(request: Request, inputs: Mapping[str, torch.Tensor], seen: tuple[Size, ...] | None) -> None:
-    """Boxes are read against the prepared image: where the processor changed it, they would be in the wrong place."""
+    """Boxes are read against the prepared image; if the processor changed it, they would be off."""
     if "image_grid_thw" not in inputs or seen == request.input_sizes:
         return
     raise GenerationError(
-        f"the processor made images of {seen} (width, height) from prepared ones of {request.input_sizes}; boxes "
-        "would be in the wrong place. Load with the family's own image limits (max_pixels, min_pixels)."
+        f"the processor made images of {seen} (width, height) from prepared ones of {request.input_sizes}; "
+        "boxes would be in the wrong place. Load with the family's own image limits (max_pixels, min_pixels)."
     )

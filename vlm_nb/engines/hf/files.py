@@ -64,7 +64,10 @@ class Checkpoint:
         return content
 
     def bring_weights(self) -> None:
-        """Download the weights if they are not there. Raises as ``weights`` does, DownloadError and Cancelled."""
+        """Download the weights if they are not there.
+
+        Raises as ``weights`` does, DownloadError and Cancelled.
+        """
         self.bring(self.weights)
 
     def bring(self, names: Iterable[str]) -> None:
@@ -91,9 +94,9 @@ class Checkpoint:
             )
         if pickles:
             return UnsafeModel(
-                f"{self.name} has its weights as pickle files only ({some(pickles)}), which can run any code when "
-                "they are opened. Use a revision or a repository with .safetensors files, or, if you trust it, "
-                "convert it once with model.save_pretrained(folder) and load that folder."
+                f"{self.name} has its weights as pickle files only ({some(pickles)}), which can run any "
+                "code when they are opened. Use a revision or a repository with .safetensors files, or, if "
+                "you trust it, convert it once with model.save_pretrained(folder) and load that folder."
             )
         return ModelNotFound(f"{self.name} holds no weights: neither {SINGLE} nor {INDEX} is there.")
 
@@ -118,13 +121,19 @@ def require(checkpoint: Checkpoint, name: str) -> None:
     if name == "config.json" and ADAPTER in checkpoint.sizes:
         raise checkpoint._no_weights()
     there = ", ".join(sorted(checkpoint.sizes)[:8]) or "nothing"
-    raise ModelNotFound(f"{checkpoint.name} has no {name}, so it is no model that can be loaded; it holds {there}.")
+    raise ModelNotFound(
+        f"{checkpoint.name} has no {name}, so it is no model that can be loaded; it holds {there}."
+    )
 
 
 def small_files(names: Iterable[str], *, code: bool) -> list[str]:
     """The files beside the weights that loading reads; Python files only with ``code``."""
     suffixes = (*SMALL, ".py") if code else SMALL
-    return [n for n in names if n.endswith(suffixes) and (code or "/" not in n or n.split("/")[0] in TEMPLATE_FOLDERS)]
+    return [
+        n
+        for n in names
+        if n.endswith(suffixes) and (code or "/" not in n or n.split("/")[0] in TEMPLATE_FOLDERS)
+    ]
 
 
 def some(names: list[str], count: int = 3) -> str:

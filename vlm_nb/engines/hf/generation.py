@@ -6,20 +6,31 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from transformers import GenerationConfig as HFGenerationConfig
+import transformers
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from .batching import Row, collate
 
+HFGenerationConfig: Any = transformers.GenerationConfig
+
 SAMPLING_KEYS = (
-    "temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff", "max_length",
-    "max_new_tokens", "min_length", "min_new_tokens", "repetition_penalty", "max_time", "stop_strings",
-)  # fmt: skip
-SHOWN_KEYS = ("do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "num_beams", "max_new_tokens")
+    *("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"),
+    *("max_length", "max_new_tokens", "min_length", "min_new_tokens", "repetition_penalty", "max_time"),
+    "stop_strings",
+)
+SHOWN_KEYS = (
+    "do_sample",
+    "temperature",
+    "top_p",
+    "top_k",
+    "repetition_penalty",
+    "num_beams",
+    "max_new_tokens",
+)
 
 
 def take_over(model: Any, tokenizer: Any) -> dict[str, Any]:
-    """Return the checkpoint's generation settings, and leave the model with none that would change a greedy answer.
+    """Return the checkpoint's generation settings; the model keeps none that would change a greedy answer.
 
     The rows apply them themselves where they are asked for. End and padding tokens stay.
     """

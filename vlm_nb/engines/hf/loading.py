@@ -1,4 +1,4 @@
-"""Building the model: classes, keywords, adapters, and transformers' errors in plain words."""
+"""Building the model: classes, keywords, and adapters."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from ...errors import LoadError, MissingDependency, ModelNotFound, OptionError, OutOfMemory, UnsafeModel, VLMError
+from ...errors import LoadError, MissingDependency, ModelNotFound, UnsafeModel, VLMError
 from ..spec import LoadSpec
-from .config import first_line, needs_code
-from .devices import in_gib, is_out_of_memory, release_memory
+from .devices import release_memory
+from .failures import first_line, from_transformers
 from .files import Checkpoint
 
 MISSING_SHARE = 0.01
@@ -29,7 +29,13 @@ def auto_class(config: Any, *, trust_remote_code: bool) -> Any:
 
 
 def build(
-    checkpoint: Checkpoint, config: Any, spec: LoadSpec, *, device: torch.device, dtype: Any, quantization: Any
+    checkpoint: Checkpoint,
+    config: Any,
+    spec: LoadSpec,
+    *,
+    device: torch.device,
+    dtype: Any,
+    quantization: Any,
 ) -> Any:
     """Load the weights into a model ready to generate. Raises a LoadError or OutOfMemory."""
     kind = auto_class(config, trust_remote_code=spec.trust_remote_code)
@@ -53,8 +59,8 @@ def build(
     try:
         with quiet():
             model, report = kind.from_pretrained(checkpoint.folder, **options)
-    except Exception as error:
-        failure = _plain(error, checkpoint, spec)
+    except Exception as error:  # noqa: BLE001 - loading fails in many ways
+        failure = from_transformers(error, checkpoint.name, checkpoint.weight_bytes)
     if failure is not None:  # outside of the except block: its frames would keep a half-built model alive
         release_memory()
         raise failure
@@ -65,8 +71,9 @@ def build(
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """No progress bars of transformers: an engine's thread never prints."""
-    from transformers.utils import logging
+    import transformers
 
+    logging: Any = transformers.utils.logging
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -79,8 +86,8 @@ def quiet() -> Iterator[None]:
 def _attention(name: str) -> str:
     if name == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
         raise MissingDependency(
-            'attn_implementation="flash_attention_2" needs flash-attn and a GPU of the Ampere generation or newer: '
-            "pip install flash-attn --no-build-isolation. Without it leave attn_implementation out (sdpa)."
+            'attn_implementation="flash_attention_2" needs flash-attn (and a GPU of the Ampere generation or '
+            "newer): pip install flash-attn --no-build-isolation. Leave attn_implementation out to use sdpa."
         )
     return name
 
@@ -92,8 +99,9 @@ def _check_complete(name: str, model: Any, report: dict[str, Any]) -> None:
     lost = sum(sizes.get(key, 0) for key in missing)
     if lost > MISSING_SHARE * max(sum(sizes.values()), 1):
         raise LoadError(
-            f"{name}: the files lack {len(missing)} of the model's tensors ({', '.join(missing[:3])}, …), which would "
-            "be random numbers. The checkpoint is incomplete, or of another architecture than its config says."
+            f"{name}: the files lack {len(missing)} of the model's tensors ({', '.join(missing[:3])}, …), "
+            "which would be random numbers. The checkpoint is incomplete, or of another architecture than "
+            "its config says."
         )
 
 
@@ -103,38 +111,13 @@ def add_adapter(model: Any, adapter: Checkpoint) -> None:
         raise ModelNotFound(f"{adapter.name} is no PEFT adapter: there is no adapter_config.json.")
     if "adapter_model.safetensors" not in adapter.sizes:
         raise UnsafeModel(
-            f"{adapter.name} has no adapter_model.safetensors (pickle weights are not opened); save it again with "
-            "safe_serialization=True."
+            f"{adapter.name} has no adapter_model.safetensors (pickle weights are not opened); save it "
+            "again with safe_serialization=True."
         )
     if importlib.util.find_spec("peft") is None:
         raise MissingDependency("an adapter needs PEFT: pip install peft")
     try:
         with quiet():
             model.load_adapter(str(adapter.folder))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - PEFT raises anything
         raise LoadError(f"the adapter {adapter.name} does not fit this model: {first_line(error)}") from None
-
-
-def _plain(error: Exception, checkpoint: Checkpoint, spec: LoadSpec) -> VLMError:
-    text = str(error)
-    if isinstance(error, VLMError):
-        return error
-    if is_out_of_memory(error):
-        return OutOfMemory(
-            f"out of memory while loading {checkpoint.name} ({in_gib(checkpoint.weight_bytes)} of files). Unload other "
-            'models, or use quantization="4bit", device_map="auto", or a smaller model.'
-        )
-    if "trust_remote_code" in text:
-        return needs_code(checkpoint.name)
-    if "unexpected keyword argument" in text:
-        return OptionError(f"model_kwargs: {first_line(error)}")
-    if type(error).__name__ == "SafetensorError":
-        return LoadError(
-            f"{checkpoint.name}: a weight file is damaged ({first_line(error)}). Delete it and load again to fetch it "
-            "anew."
-        )
-    if isinstance(error, ImportError):
-        return MissingDependency(f"{checkpoint.name} needs another package: {first_line(error)}")
-    if isinstance(error, ModuleNotFoundError | FileNotFoundError):
-        return ModelNotFound(f"{checkpoint.name}: {first_line(error)}")
-    return LoadError(f"{checkpoint.name} cannot be loaded: {first_line(error)}")

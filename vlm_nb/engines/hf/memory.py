@@ -15,7 +15,8 @@ from .devices import in_gib
 from .files import Checkpoint
 from .quantization import is_kept, modules_to_keep
 
-# bitsandbytes, bytes a weight: NF4 has half a byte, one uint8 scale for 64 weights and one float for 256 scales.
+# bitsandbytes, bytes a weight: NF4 has half a byte, one uint8 scale for 64 weights and one float for 256
+# scales.
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 INT8 = 1.0
 # What one request needs beside the weights: its cache, for a prompt with an image and an answer.
@@ -43,8 +44,9 @@ def skeleton(config: Any, auto_class: Any, *, trust_remote_code: bool) -> nn.Mod
 
     with init_empty_weights(include_buffers=False):
         model: nn.Module = auto_class.from_config(config, trust_remote_code=trust_remote_code)
-    if hasattr(model, "tie_weights"):
-        model.tie_weights()
+    tie: Any = getattr(model, "tie_weights", None)
+    if tie is not None:
+        tie()
     return model
 
 
@@ -91,7 +93,9 @@ def _quantised_bytes(quantization: str | None, weight: torch.Tensor) -> float:
     return weight.numel() * INT8 + weight.shape[0] * 4
 
 
-def refuse_if_too_big(name: str, wanted: Estimate, free: int | None, place: str, *, quantised: str | None) -> None:
+def refuse_if_too_big(
+    name: str, wanted: Estimate, free: int | None, place: str, *, quantised: str | None
+) -> None:
     """Raise OutOfMemory naming the settings that would fit, where ``free`` bytes on ``place`` are too few."""
     if free is None or wanted.needed <= free:
         return
@@ -101,7 +105,7 @@ def refuse_if_too_big(name: str, wanted: Estimate, free: int | None, place: str,
         if way != "16bit" and size * SLACK + wanted.working <= free
     ]
     others = ['device_map="auto" (spreads it over all GPUs and the CPU, slower)'] if place != "cpu" else []
-    advice = " or ".join(fitting + others) or "a smaller model, or a server with engine=\"openai\""
+    advice = " or ".join(fitting + others) or 'a smaller model, or a server with engine="openai"'
     how = f" in {quantised}" if quantised else ""
     raise OutOfMemory(
         f"out of memory before loading: {name}{how} needs about {in_gib(wanted.needed)}, and {place} has "
@@ -116,7 +120,7 @@ def from_files(checkpoint: Checkpoint, config: Any) -> Estimate:
 
 
 def measured(model: nn.Module) -> int:
-    """Bytes of a loaded model's parameters and buffers, quantisation scales included; shared storage counts once."""
+    """Bytes of a loaded model's parameters, buffers and quantisation scales; shared storage counts once."""
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in _tensors(model)}
     return sum(storages.values())
 

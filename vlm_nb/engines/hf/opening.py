@@ -1,7 +1,7 @@
 """From a ``LoadSpec`` to a model that is ready: find, check, estimate, download, build, describe.
 
-Each step is cheap compared with the next, so that an error comes as early as it can be known: a gated repository
-before anything is fetched, a missing processor or too little memory before gigabytes are.
+Each step is cheap compared with the next, so that an error comes as early as it can be known: a gated
+repository before anything is fetched, a missing processor or too little memory before gigabytes are.
 """
 
 from __future__ import annotations

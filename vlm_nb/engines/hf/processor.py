@@ -1,4 +1,4 @@
-"""The processor of a checkpoint: tokenizer, image processor and chat template, with or without torchvision."""
+"""The processor of a checkpoint: tokenizer, image processor and chat template; torchvision or not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import LoadError, ModelNotFound, OptionError, VLMError
-from .config import first_line, needs_code
+from .failures import first_line, needs_code
 from .files import Checkpoint
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "spiece.model")
@@ -19,8 +19,8 @@ IMAGE_FILES = ("preprocessor_config.json", "processor_config.json")
 def hide_broken_torchvision() -> None:
     """Make an installed torchvision that cannot be imported count as absent.
 
-    Beside a CPU build of torch, torchvision installs and then fails at import; transformers only looks whether
-    it is installed, and would fail with it.
+    Beside a CPU build of torch, torchvision installs and then fails at import; transformers only looks
+    whether it is installed, and would fail with it.
     """
     if "torchvision" in sys.modules or importlib.util.find_spec("torchvision") is None:
         return
@@ -41,23 +41,24 @@ def load_processor(checkpoint: Checkpoint, config: Any, *, trust_remote_code: bo
         processor = _load(folder, config, options)
     except VLMError:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a bad file shows in many ways
         if "trust_remote_code" in str(error):
             raise needs_code(checkpoint.name) from None
         raise LoadError(f"the processor of {checkpoint.name} cannot be loaded: {first_line(error)}") from None
     if getattr(processor, "image_processor", None) is None or getattr(processor, "tokenizer", None) is None:
         raise ModelNotFound(
-            f"{checkpoint.name} has no complete processor (image processor and tokenizer); save them into the "
-            "folder, or name a checkpoint that has them with processor=..."
+            f"{checkpoint.name} has no complete processor (image processor and tokenizer); save them into "
+            "the folder, or name a checkpoint that has them with processor=..."
         )
     return processor
 
 
 def _load(folder: str, config: Any, options: dict[str, Any]) -> Any:
-    from transformers import AutoProcessor
+    import transformers
 
+    auto: Any = transformers.AutoProcessor
     try:
-        return AutoProcessor.from_pretrained(folder, **options)
+        return auto.from_pretrained(folder, **options)
     except (ImportError, TypeError, ValueError, OSError) as error:
         # Without torchvision no video processor can be made, and most processors ask for one.
         if "video" not in str(error).lower() and "torchvision" not in str(error).lower():
@@ -92,13 +93,13 @@ def _require_files(checkpoint: Checkpoint) -> None:
     ]
     if missing:
         raise ModelNotFound(
-            f"{checkpoint.name} lacks {' and '.join(missing)}. Save the processor of the original model into the "
-            "folder, or name a checkpoint that has it with processor=..."
+            f"{checkpoint.name} lacks {' and '.join(missing)}. Save the processor of the original model "
+            "into the folder, or name a checkpoint that has it with processor=..."
         )
 
 
 def chosen_template(processor: Any, asked: str | None) -> str | None:
-    """The chat template to use: ``asked`` is a template, the path of one, or the name of one of the checkpoint's.
+    """The chat template to use: ``asked`` is a template, the path of one, or a name in the checkpoint.
 
     None is the checkpoint's own ("default" of several). Raises OptionError.
     """
@@ -120,8 +121,8 @@ def chosen_template(processor: Any, asked: str | None) -> str | None:
 def image_facts(processor: Any) -> dict[str, Any]:
     """What the image processor says about sizes: ``min_pixels``, ``max_pixels``, ``patch``, ``image_size``.
 
-    ``patch`` is the step of both sides (patch size × merge size); ``image_size`` is (width, height) of a model
-    that takes one size. Absent facts are left out.
+    ``patch`` is the step of both sides (patch size × merge size); ``image_size`` is (width, height) of a
+    model that takes one size. Absent facts are left out.
     """
     images = processor.image_processor
     size = _plain(getattr(images, "size", None))
@@ -143,5 +144,7 @@ def _plain(size: Any) -> dict[str, Any]:
     """An image processor's size as a dict of its set values."""
     if size is None:
         return {}
-    values = dict(size) if isinstance(size, Mapping) else dict(vars(size)) if hasattr(size, "__dict__") else {}
+    values = (
+        dict(size) if isinstance(size, Mapping) else dict(vars(size)) if hasattr(size, "__dict__") else {}
+    )
     return {key: value for key, value in values.items() if value is not None}

@@ -1,8 +1,9 @@
 """bitsandbytes: the language model in 4 or 8 bit, everything else as it is.
 
-transformers leaves only tied, last and output modules alone by itself, so a vision tower would be quantised, and
-boxes suffer from that most. Patterns in ``llm_int8_skip_modules`` match from the start of a module's full name (or
-as its end), and a list of one's own replaces the defaults: it must name the output head and tied modules too.
+transformers leaves only tied, last and output modules alone by itself, so a vision tower would be
+quantised, and boxes suffer from that most. Patterns in ``llm_int8_skip_modules`` match from the start of a
+module's full name (or as its end), and a list of one's own replaces the defaults: it must name the output
+head and tied modules too.
 """
 
 from __future__ import annotations
@@ -18,27 +19,32 @@ from ...errors import MissingDependency, OptionError, QuantizationUnavailable
 from ..spec import LoadSpec
 
 
+def quantization_config(
+    spec: LoadSpec, config: Any, skips: list[str], dtype: Any, device: torch.device
+) -> Any:
+    """The transformers quantisation config for ``spec``, or None.
 
-def quantization_config(spec: LoadSpec, config: Any, skips: list[str], dtype: Any, device: torch.device) -> Any:
-    """The transformers quantisation config for ``spec``, or None. Raises QuantizationUnavailable, OptionError."""
+    Raises QuantizationUnavailable, OptionError.
+    """
     own = own_quantization(config)
     if own is not None and (spec.quantization or spec.quantization_config is not None):
         if own == spec.quantization:
             return None
         raise OptionError(
-            f"{spec.model} is already quantised ({own}) and loads as it is; leave quantization= out, or load the "
-            "unquantised original."
+            f"{spec.model} is already quantised ({own}) and loads as it is; leave quantization= out, or "
+            "load the unquantised original."
         )
     if spec.quantization_config is not None:
         return spec.quantization_config
     if spec.quantization is None:
         return None
     check_bitsandbytes(device)
-    from transformers import BitsAndBytesConfig
+    import transformers
 
+    make: Any = transformers.BitsAndBytesConfig
     if spec.quantization == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skips)
-    return BitsAndBytesConfig(
+        return make(load_in_8bit=True, llm_int8_skip_modules=skips)
+    return make(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
@@ -83,13 +89,13 @@ def check_bitsandbytes(device: torch.device) -> None:
 def _alternatives(device: torch.device) -> str:
     cpu = "" if device.type == "cpu" else 'use device_map="cpu", '
     return (
-        f"Otherwise {cpu}load without quantization in dtype=\"bfloat16\", load a smaller model or one that is "
-        "already quantised (AWQ, GPTQ), or ask a server with engine=\"openai\"."
+        f'Otherwise {cpu}load without quantization in dtype="bfloat16", load a smaller model or one that is '
+        'already quantised (AWQ, GPTQ), or ask a server with engine="openai".'
     )
 
 
 def modules_to_keep(model: nn.Module, family_skips: Iterable[str] = ()) -> list[str]:
-    """Names of the modules that stay in 16 bit: all but the language model, the output head, and tied modules.
+    """Names of the modules that stay in 16 bit: all but the language model; output head; tied modules.
 
     ``model`` may be on the meta device. The language model is what ``get_decoder`` returns: its siblings are
     vision tower and projector, whatever they are called.

@@ -1,7 +1,7 @@
 """Choosing the next token of one row, whatever else is in the batch.
 
-Each row has its own processors and its own random generator, so that an answer depends on its request only: not
-on its neighbours, nor on its place among them.
+Each row has its own processors and its own random generator, so that an answer depends on its request only:
+not on its neighbours, nor on its place among them.
 """
 
 from __future__ import annotations
@@ -23,12 +23,17 @@ from ...request import GenerationConfig
 class Sampler:
     """Turns one row's scores into scores whose largest is the choice.
 
-    ``defaults`` are the checkpoint's: its temperature, top_p, top_k and repetition_penalty hold where sampling
-    was asked for and the request does not say. Greedy rows take a repetition penalty from the request only.
+    ``defaults`` are the checkpoint's: its temperature, top_p, top_k and repetition_penalty hold where
+    sampling was asked for and the request does not say. Greedy rows take a repetition penalty from the
+    request only.
     """
 
     def __init__(
-        self, settings: GenerationConfig, defaults: Mapping[str, Any], eos: frozenset[int], device: torch.device
+        self,
+        settings: GenerationConfig,
+        defaults: Mapping[str, Any],
+        eos: frozenset[int],
+        device: torch.device,
     ) -> None:
         self._eos = sorted(eos)
         self._min_new = settings.min_new_tokens if eos else 0
