@@ -123,7 +123,7 @@ def chat_server(**settings: Any) -> Iterator[Chat]:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with chat.lock:
                 chat.bodies.append(body)
-                chat.headers.append(dict(self.headers))
+                chat.headers.append({name.lower(): value for name, value in self.headers.items()})
                 chat.open_now += 1
                 chat.most_open = max(chat.most_open, chat.open_now)
             try:

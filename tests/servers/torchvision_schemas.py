@@ -1,8 +1,8 @@
 """Start-up hook of the vLLM environment: let torchvision be imported beside a CPU build of torch.
 
 vLLM imports torchvision, whose compiled operators do not load there ("operator torchvision::nms does not
-exist"). None of them is called for the models tested here, so their schemas are enough. `install.sh` copies this
-file into that environment's site-packages with a `.pth` file that imports it.
+exist"). None of them is called for the models tested here, so their schemas are enough. `install.sh` copies
+this file into that environment's site-packages with a `.pth` file that imports it.
 """
 
 import importlib.abc

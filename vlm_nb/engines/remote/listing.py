@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 WAKING_TRIES = 30
 WAKING_SECONDS = 1.0
 """A server that answers 503 is still loading its model: it is asked again for half a minute."""
-NO_LIST = (404, 405, 501)
+NO_LIST = (404, 405, 500, 501)
+"""`transformers serve` says 500 where there is no Hugging Face cache, and answers chats all the same."""
 
 
 @dataclass(frozen=True, slots=True)
