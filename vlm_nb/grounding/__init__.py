@@ -14,6 +14,7 @@ from ..results import Frame, GroundedPhrase, GroundingStatus
 from .answer import says_none, split_thinking, without_cuts
 from .base import MAX_BOXES, Format, Mark, Reading, to_mark, to_phrase
 from .formats import FORMATS
+from .guess import guess
 
 __all__ = ["FORMATS", "MAX_BOXES", "Format", "Grounding", "parse", "write"]
 
@@ -80,7 +81,8 @@ def _format(
 ) -> tuple[Format, list[str]]:
     if format is not None:
         return _named(format), []
-    return FORMATS["qwen3_vl"], []
+    name, note = guess(answer, frames, asked)
+    return FORMATS[name], [note] if note else []
 
 
 def _place(

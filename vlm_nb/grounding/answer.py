@@ -24,6 +24,7 @@ _NONE = re.compile(
     """
 )
 _NONE_LIMIT = 400
+_FENCES = ("```", "```json", "```xml")
 
 
 def split_thinking(text: str) -> tuple[str | None, str, bool]:
@@ -58,13 +59,13 @@ def without_cuts(text: str, cuts: Sequence[tuple[int, int, str]]) -> str:
         return text.strip()
     pieces: list[str] = []
     done = 0
-    for start, end, replacement in sorted(cuts):
+    for start, end, replacement in sorted(cuts, key=lambda cut: (cut[0], -cut[1])):
         if start >= done:
             _join(pieces, text[done:start])
             _join(pieces, replacement)
             done = end
     _join(pieces, text[done:])
-    lines = [line.rstrip() for line in "".join(pieces).split("\n")]
+    lines = [line.rstrip() for line in "".join(pieces).split("\n") if line.strip() not in _FENCES]
     return "\n".join(line for i, line in enumerate(lines) if line or (i and lines[i - 1])).strip()
 
 

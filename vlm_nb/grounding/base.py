@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -16,12 +17,16 @@ MAX_PHRASE = 500
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A place as the text gives it: four numbers (a box) or two (a point), in the text's order and unit."""
+    """A place as the text gives it: four numbers (a box) or two (a point), in the text's order and unit.
+
+    ``named`` numbers came with names (``x_min``, …), so they stand in x, y order whatever the format's is.
+    """
 
     phrase: str
     values: tuple[float, ...]
     image_index: int = 0
     confidence: float | None = None
+    named: bool = False
 
 
 @dataclass(slots=True)
@@ -53,7 +58,7 @@ class Reading:
     @property
     def useful(self) -> bool:
         """Whether the syntax recognised anything."""
-        return self.markup or self.empty
+        return self.markup or self.empty or bool(self.cuts)
 
 
 Syntax = Callable[[str, bool], Reading]
@@ -66,7 +71,7 @@ class Space:
 
     ``scale`` is the number that stands for the full side (1000, 1, 100, …), None for pixels. ``top`` is the
     highest number that the format writes. ``y_first`` marks y, x order. ``bin`` is added to a number before
-    scaling (0.5 for the centre of a bin). ``step`` is what the writer rounds to.
+    scaling (0.5 for the centre of a bin). ``step`` is what the writer rounds to (0: not at all).
     """
 
     scale: float | None
@@ -75,16 +80,16 @@ class Space:
     bin: float = 0.0
     step: float = 1.0
 
-    def to_seen(self, values: Sequence[float], frame: Frame) -> BBox | None:
-        """Map numbers of the text to a box in pixels of ``frame.seen``; None if they are absurd.
+    def to_seen(self, mark: Mark, frame: Frame) -> BBox | None:
+        """Map a mark's numbers to a box in pixels of ``frame.seen``; None if they are absurd.
 
-        Absurd is: not finite, more than a hundred sides away, or a box with no part of the image in it.
+        Absurd is: not finite, more than ten sides away, or a box with no part of the image in it.
         """
-        x0, y0, x1, y1 = self._as_xyxy(values)
+        x0, y0, x1, y1 = self._as_xyxy(mark)
         wide, high = frame.seen
         units_x, units_y = self.scale or wide, self.scale or high
-        limit = 100.0 * max(units_x, units_y)
-        if not all(math.isfinite(v) and abs(v) <= limit for v in values):
+        limit = 10.0 * max(units_x, units_y)
+        if not all(math.isfinite(v) and abs(v) <= limit for v in mark.values):
             return None
         xs = [(x + self.bin) * wide / units_x for x in (x0, x1)]
         ys = [(y + self.bin) * high / units_y for y in (y0, y1)]
@@ -103,11 +108,12 @@ class Space:
         top = units if self.top is None else self.top
         if self.bin:
             value = math.floor(value)
-        return min(top, max(0.0, round(round(value / self.step) * self.step, 6)))
+        stepped = round(round(value / self.step) * self.step, 6) if self.step else value
+        return min(top, max(0.0, stepped))
 
-    def _as_xyxy(self, values: Sequence[float]) -> tuple[float, float, float, float]:
-        a, b, c, d = values if len(values) == 4 else (*values, *values)
-        return (b, a, d, c) if self.y_first else (a, b, c, d)
+    def _as_xyxy(self, mark: Mark) -> tuple[float, float, float, float]:
+        a, b, c, d = mark.values if len(mark.values) == 4 else (*mark.values, *mark.values)
+        return (b, a, d, c) if self.y_first and not mark.named else (a, b, c, d)
 
 
 Writer = Callable[[Sequence[Mark]], str]
@@ -118,7 +124,8 @@ class Format:
     """One output format. ``syntaxes`` are tried in order until one recognises something.
 
     ``empty_is_none``: an empty answer means "there is nothing". ``specials`` are tokens to drop before
-    reading, where a family decodes with special tokens kept. ``source`` says where the format is published.
+    reading, where a family decodes with special tokens kept. ``sign`` matches text that only this format
+    shows (used to guess). ``source`` says where the format is published.
     """
 
     name: str
@@ -129,6 +136,7 @@ class Format:
     points: bool = False
     empty_is_none: bool = False
     specials: tuple[str, ...] = ()
+    sign: re.Pattern[str] | None = None
 
     def read(self, text: str, asked: bool) -> Reading:
         """Return what the first syntax that recognises anything found (an empty reading if none does)."""
@@ -153,7 +161,7 @@ def to_mark(phrase: GroundedPhrase, space: Space, frame: Frame, *, points: bool)
 
 def to_phrase(mark: Mark, space: Space, frame: Frame) -> GroundedPhrase | None:
     """Return ``mark`` in 0..1 of the original image, None if its numbers are absurd."""
-    seen = space.to_seen(mark.values, frame)
+    seen = space.to_seen(mark, frame)
     if seen is None:
         return None
     box = frame.to_original(seen)

@@ -67,10 +67,15 @@ class _Progress:
 def _end_root(text: str, root: Root, reading: Reading, asked: bool, before: _Progress) -> None:
     if asked and root.empty and text[root.start] in "[{":
         reading.empty = True
-    elif not before.moved(reading):
+    elif not before.moved(reading) and not _cut_list(text, root, reading, asked):
         return
     reading.truncated |= not root.closed
     reading.cuts.append((*_with_fence(text, root.start, root.end), ""))
+
+
+def _cut_list(text: str, root: Root, reading: Reading, asked: bool) -> bool:
+    """Whether the text ends inside one more bare list after the ones that were read."""
+    return asked and bool(reading.marks) and not root.closed and text[root.start] in "[{"
 
 
 def _with_fence(text: str, start: int, end: int) -> tuple[int, int]:
@@ -85,6 +90,8 @@ def _read_object(found: Found, reading: Reading, asked: bool) -> None:
     if found.inside and found.key.lower() in BOX_KEYS + LOOSE_BOX_KEYS:
         return  # the object around it reads it
     assert isinstance(found.value, dict)  # noqa: S101 - the caller looked
+    if not found.value:
+        return
     fields = {key.lower(): value for key, value in found.value.items()}
     loose = (*LOOSE_BOX_KEYS, *LIST_KEYS) if asked else ()
     score = _score(fields)
@@ -98,7 +105,7 @@ def _read_object(found: Found, reading: Reading, asked: bool) -> None:
         if key in fields and not _holds_objects(fields[key]):
             known = True
             _add_boxes(fields[key], 2, labels, score, reading, strict=key in POINT_KEYS)
-    if not known and not _add_corners(fields, labels, score, reading) and asked:
+    if not known and not _add_corners(fields, labels, score, reading, asked) and asked:
         _add_named(found.value, reading)
 
 
@@ -124,9 +131,11 @@ def _nth(labels: Sequence[str], index: int) -> str:
     return labels[index] if index < len(labels) else ""
 
 
-def _add(label: str, place: Sequence[float], score: float | None, reading: Reading) -> None:
+def _add(
+    label: str, place: Sequence[float], score: float | None, reading: Reading, *, named: bool = False
+) -> None:
     if all(math.isfinite(v) for v in place):
-        reading.add(Mark(label, tuple(place), confidence=score))
+        reading.add(Mark(label, tuple(place), confidence=score, named=named))
     else:
         reading.refuse()
 
@@ -180,18 +189,19 @@ def _xy(fields: dict[str, Value]) -> list[float]:
 
 
 def _add_corners(
-    fields: dict[str, Value], labels: Sequence[str], score: float | None, reading: Reading
+    fields: dict[str, Value], labels: Sequence[str], score: float | None, reading: Reading, asked: bool
 ) -> bool:
-    corners = _corner_values(fields)
-    if corners:
-        _add(labels[0] if labels else "", corners, score, reading)
-    return bool(corners)
+    place = _corner_values(fields) or (_xy(fields) if asked else [])
+    if place:
+        _add(labels[0] if labels else "", place, score, reading, named=True)
+    return bool(place)
 
 
 def _add_named(fields: dict[str, Value], reading: Reading) -> None:
     """Read ``{"cat": [10, 20, 110, 120], …}``: phrases as keys."""
     for key, value in fields.items():
-        for place in places_in(value, 4) if isinstance(value, list) else ():
+        listed = isinstance(value, list) and not _holds_objects(value)
+        for place in places_in(value, 4) if listed else ():
             _add(key, place, None, reading)
 
 
@@ -199,7 +209,7 @@ def _labels(fields: dict[str, Value], key: str) -> list[str]:
     for name in (*LABEL_KEYS, "labels", "names", "classes", "phrases"):
         value = fields.get(name)
         if isinstance(value, (str, float)):
-            return [value if isinstance(value, str) else f"{value:g}"]
+            return [value if isinstance(value, str) else f"{value:g}" if math.isfinite(value) else ""]
         if isinstance(value, list) and any(isinstance(item, str) for item in value):
             return [item if isinstance(item, str) else "" for item in value]
     return [] if key.lower() in LIST_KEYS else [key] if key else []
@@ -253,3 +263,24 @@ def writer(box_key: str, point_key: str = "point_2d") -> Writer:
         return f"```json\n{body}\n```"
 
     return write
+
+
+def list_writer(marks: Sequence[Mark]) -> str:
+    """Return one bare list a line, after its phrase: ``cat: [0.25, 0.3, 0.6, 0.8]``."""
+    lines = []
+    for mark in marks:
+        numbers = f"[{', '.join(plain_number(v) for v in mark.values)}]"
+        lines.append(f"{mark.phrase}: {numbers}" if mark.phrase else numbers)
+    return "\n".join(lines)
+
+
+def objects_writer(marks: Sequence[Mark]) -> str:
+    """Return Moondream's ``{"objects": [{"x_min": 0.1, …}]}``; it has no place for a phrase."""
+    names = CORNERS[0]
+    objects = [
+        "{"
+        + ", ".join(f'"{name}": {plain_number(v)}' for name, v in zip(names, mark.values, strict=False))
+        + "}"
+        for mark in marks
+    ]
+    return f'{{"objects": [{", ".join(objects)}]}}'

@@ -141,8 +141,9 @@ class _Scanner:
         body, self.pos = _read_string(self.text, start)
         if _COLON.match(self.text, self.pos):
             yield from self._name(body)
-        elif _NUMERIC.fullmatch(body) and len(body) <= 64:
-            self.stack[-1].take(number(body.strip(" \t\r\n%")))
+        elif len(body) <= 64 and _NUMERIC.fullmatch(body):
+            if self.text[self.pos - 1] in "\"'":  # else the text ends inside the number
+                self.stack[-1].take(number(body.strip(" \t\r\n%")))
         else:
             self.stack[-1].take(body)
 
@@ -150,7 +151,8 @@ class _Scanner:
         """Take a number, or a word: an unquoted key, an unquoted label, or a NaN that keeps its place."""
         top = self.stack[-1]
         if token[0] in "+-.0123456789":
-            top.take(number(token))
+            if self.pos < len(self.text):  # else the text may end inside the number
+                top.take(number(token))
         elif _COLON.match(self.text, self.pos) and top.fields is not None:
             top.key = token
             top.touched = True
