@@ -1,7 +1,7 @@
 """Execute a notebook in a fresh kernel and leave a page of it.
 
-    python examples/execute.py examples/quickstart.ipynb            # HTML page in demo-output/
-    python examples/execute.py examples/quickstart.ipynb --update   # also write the outputs into the notebook
+``python examples/execute.py examples/quickstart.ipynb`` leaves an HTML page in ``demo-output/``; with
+``--update`` the outputs are written into the notebook, too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ KEPT_METADATA = ("kernelspec", "language_info")
 
 
 def execute(path: Path, *, timeout: int = 900) -> nbformat.NotebookNode:
-    """Run every cell of the notebook at ``path``, in its folder; raises CellExecutionError at the first error."""
+    """Run every cell of the notebook, in its folder; raises CellExecutionError at the first error."""
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(
         notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
@@ -47,8 +47,9 @@ def write_page(notebook: nbformat.NotebookNode, target: Path) -> Path:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("notebook", type=Path, nargs="?", default=Path(__file__).with_name("quickstart.ipynb"))
+    parser = argparse.ArgumentParser(description=__doc__)
+    quickstart = Path(__file__).with_name("quickstart.ipynb")
+    parser.add_argument("notebook", type=Path, nargs="?", default=quickstart)
     parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder of the HTML page")
     parser.add_argument("--update", action="store_true", help="write the outputs into the notebook, too")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")

@@ -36,7 +36,8 @@ def test_the_wheel_is_pure_small_and_complete(built: Path) -> None:
 
 def test_the_sdist_holds_tests_and_docs(built: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
-    names = {name.split("/", 1)[-1] for name in tarfile.open(sdist).getnames()}
+    with tarfile.open(sdist) as archive:
+        names = {name.split("/", 1)[-1] for name in archive.getnames()}
     assert {"pyproject.toml", "LICENSE", "README.md", "docs/architecture.md", "tests/test_wheel.py"} <= names
 
 
@@ -44,11 +45,8 @@ def test_the_wheel_installs_bare_and_answers_from_elsewhere(built: Path, tmp_pat
     """Unpacked beside nothing else of the project, the package loads its demo model and answers."""
     (wheel,) = built.glob("*.whl")
     target = tmp_path / "site"
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(target), str(wheel)],
-        check=True,
-        timeout=300,
-    )
+    options = ["-q", "--no-deps", "--no-index", "--target", str(target)]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, str(wheel)], check=True, timeout=300)
     code = (
         f"import sys; sys.path.insert(0, {str(target)!r})\n"
         "import vlm_nb\n"
