@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from .glyphs import default_font, font_for, needs_shaping, one_line
-from .layout import CASING, POINT_RADIUS, STROKE, Layout, Mark, lay_out, phrase_styles, shorten
+from .glyphs import brief, default_font, font_for, needs_shaping, shorten
+from .layout import CASING, POINT_RADIUS, STROKE, Layout, Mark, lay_out, phrase_styles
 from .stage import preview_image, screen_size
 from .text import boxes_phrase, spans
 
@@ -165,7 +165,7 @@ def _legend_line(axes: Axes, row: int, line: LegendLine) -> None:
 
 
 def _legend_words(text: str) -> str:
-    words = one_line(text)
+    words = brief(text, 60)
     return words if _can_draw(words) else "(see the text list)"
 
 

@@ -60,7 +60,7 @@ def _card(item: Prediction | Outcome | VLMError, jpeg_bytes: int, shared: Sequen
     if prediction is not None:
         body += _answer(prediction, jpeg_bytes, shared)
     source = prediction.source if prediction is not None else getattr(error, "source", None)
-    name = escape(one_line(source or "")[-200:])
+    name = escape(one_line((source or "")[-200:]))
     line = f'<div class="vlm-nb-name" title="{name}" dir="auto"><bdi>{name}</bdi></div>' if name else ""
     return f'<div class="vlm-nb-card" role="listitem">{body}{line}</div>'
 

@@ -41,6 +41,18 @@ def one_line(text: str) -> str:
     return visible(" ".join(text.split()))
 
 
+def shorten(text: str, count: int) -> str:
+    """Cut ``text`` to ``count`` characters and an ellipsis, not inside a joined sequence."""
+    if len(text) <= count:
+        return text
+    return text[:count].rstrip(" \u200d\ufe0f") + "…"
+
+
+def brief(text: str, count: int) -> str:
+    """The start of ``text`` on one line: at most ``count`` characters, or their spelled-out code points."""
+    return shorten(one_line(text[: 4 * count + 100]), count)
+
+
 def _shown(character: str) -> str:
     code = ord(character)
     if character in "\n\t":

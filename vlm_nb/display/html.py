@@ -12,8 +12,8 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .glyphs import visible
-from .layout import Layout, Style, phrase_styles, shorten
+from .glyphs import shorten, visible
+from .layout import Layout, Style, phrase_styles
 from .raster import drawn, encode_jpeg
 from .stage import RASTER_SCALE, stage
 from .style import STYLE

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .glyphs import one_line
+from .glyphs import brief
 
 if TYPE_CHECKING:
     from ..results import GroundedPhrase
@@ -110,15 +110,8 @@ def lay_out(
 
 def label_text(mark: Mark) -> str:
     """The label where there is room: the phrase on one line, cut at 24 characters, numbered from the 8th."""
-    text = shorten(one_line(mark.phrase), LABEL_CHARACTERS)
+    text = brief(mark.phrase, LABEL_CHARACTERS)
     return f"{mark.number} {text}" if mark.style.dashed else text or str(mark.number)
-
-
-def shorten(text: str, count: int) -> str:
-    """Cut ``text`` to ``count`` characters and an ellipsis, not inside a joined sequence."""
-    if len(text) <= count:
-        return text
-    return text[:count].rstrip(" \u200d\ufe0f") + "…"
 
 
 def _mark(number: int, phrase: GroundedPhrase, style: Style, size: tuple[int, int], scale: float) -> Mark:

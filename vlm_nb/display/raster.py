@@ -38,7 +38,7 @@ def encode_jpeg(image: Image.Image, max_bytes: int) -> bytes:
     while True:
         for quality in _QUALITIES:
             stream = io.BytesIO()
-            rgb.save(stream, "JPEG", quality=quality, optimize=True, subsampling=0 if quality > 80 else 2)
+            rgb.save(stream, "JPEG", quality=quality, subsampling=0 if quality > 80 else 2)
             if stream.tell() <= max_bytes or rgb.size == (1, 1):
                 return stream.getvalue()
         rgb = rgb.resize((max(1, int(rgb.width * _SHRINK)), max(1, int(rgb.height * _SHRINK))))

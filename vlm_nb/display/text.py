@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .glyphs import one_line, visible
-from .layout import shorten
+from .glyphs import brief, visible
 
 if TYPE_CHECKING:
     from ..results import GroundedPhrase, Prediction
@@ -22,11 +21,11 @@ _MAX_LINES = 20
 
 def text_summary(prediction: Prediction) -> str:
     """Return one short line, for ``repr`` and lists of predictions."""
-    parts = [json.dumps(shorten(one_line(prediction.caption), 80), ensure_ascii=False)]
+    parts = [json.dumps(brief(prediction.caption, 80), ensure_ascii=False)]
     if prediction.grounded_phrases or prediction.grounding:
         parts.append(boxes_phrase(prediction))
     if prediction.model:
-        parts.append(f"model={one_line(prediction.model)}")
+        parts.append(f"model={brief(prediction.model, 80)}")
     if prediction.usage.finish_reason not in ("stop", ""):
         parts.append(prediction.usage.finish_reason)
     return f"Prediction({', '.join(parts)})"
@@ -41,7 +40,7 @@ def boxes_phrase(prediction: Prediction) -> str:
         )
     counts: dict[str, int] = {}
     for phrase in phrases:
-        name = shorten(one_line(phrase.phrase), 40)
+        name = brief(phrase.phrase, 40)
         counts[name] = counts.get(name, 0) + 1
     names = [f"{name} ×{count}" if count > 1 else name for name, count in counts.items()]
     more = f", and {len(names) - 5} more" if len(names) > 5 else ""
@@ -59,7 +58,7 @@ def plain_text(prediction: Prediction) -> str:
     lines += [_box_line(number, phrase) for number, phrase in enumerate(phrases[:_MAX_LINES], 1)]
     if len(phrases) > _MAX_LINES:
         lines.append(f"  and {len(phrases) - _MAX_LINES} more in .grounded_phrases")
-    lines += [f"[{shorten(one_line(note), 300)}]" for note in prediction.notes[:10]]
+    lines += [f"[{brief(note, 300)}]" for note in prediction.notes[:10]]
     if cost := usage_line(prediction):
         lines.append(cost)
     return "\n".join(lines)
@@ -72,7 +71,7 @@ def _box_line(number: int, phrase: GroundedPhrase) -> str:
         else f"{_pair(phrase.bbox[:2])} – {_pair(phrase.bbox[2:])}"
     )
     sure = f"  {phrase.confidence:.2f}" if phrase.confidence is not None else ""
-    return f"  {number} {shorten(one_line(phrase.phrase), 60)}  {place}{sure}"
+    return f"  {number} {brief(phrase.phrase, 60)}  {place}{sure}"
 
 
 def _pair(pair: tuple[float, ...]) -> str:
@@ -91,7 +90,7 @@ def grounding_line(prediction: Prediction) -> str:
 def usage_line(prediction: Prediction) -> str:
     """The model and what the answer cost, as "Qwen2.5-VL · 1.2 s · 48 new tokens"."""
     usage = prediction.usage
-    parts = [shorten(one_line(prediction.model), 80)] if prediction.model else []
+    parts = [brief(prediction.model, 80)] if prediction.model else []
     if usage.seconds is not None:
         parts.append(f"{usage.seconds:.2g} s" if usage.seconds < 10 else f"{usage.seconds:.0f} s")
     if usage.image_tokens is not None:
