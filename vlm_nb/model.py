@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from . import batch, conversations, demo, sources
 from .asking import Asker, Job, Prepared, Task, drain, together
+from .batch import in_ipython
 from .engines import make_backend
 from .engines.base import Engine, Progress, Ticket, wait_cancelled
 from .engines.spec import LoadSpec
-from .errors import OptionError, PromptError, SourceError, VLMError
+from .errors import OptionError, PromptError, VLMError
 from .families import family_for
 from .request import Completion, GenerationConfig, Usage
 from .results import Outcome, Prediction
 from .schema import as_schema
 
 if TYPE_CHECKING:
+    from .batch import Counts
     from .chat import Chat
     from .engines.base import ModelInfo
     from .families.base import Family
@@ -119,19 +121,18 @@ class VLM:
 
         One image gives one ``Outcome(result, error)``; a list, folder or glob gives a list of them, aligned
         with the inputs: folders expand in sorted order, and an unreadable item is an error in its own place.
-        ``user_prompt`` is one text, or one per expanded input. Raises OptionError and PromptError for the
-        call itself (unknown keys, a wrong number of prompts), and ModelUnloaded.
+        ``user_prompt`` is one text, or one per expanded input. Finished rows of a list, folder or glob are
+        kept in the ledger (``ledger=`` a file, or False) and in ``output="rows.jsonl"``; the same call again
+        computes only what is missing. ``verify=True`` hashes every file again; ``reuse_sampled=True`` takes
+        answers drawn at random from the ledger too. Raises OptionError and PromptError for the call itself
+        (unknown keys, a wrong number of prompts), and ModelUnloaded.
         """
-        settings = {**(generation_config or {}), **options}
+        how, settings = batch.split_options({**(generation_config or {}), **options})
         if sources.is_single(source) and (user_prompt is None or isinstance(user_prompt, str)):
-            return self._one_outcome(source, user_prompt, settings, recursive)
-        items = sources.expand(source, recursive=recursive)
-        prompts = _per_input(user_prompt, len(items))
-        jobs = [
-            self._item_job(i, item, prompt, settings)
-            for i, (item, prompt) in enumerate(zip(items, prompts, strict=True))
-        ]
-        return list(self.run(jobs, show_progress=show_progress))
+            return self._one_outcome(source, user_prompt, settings, how)
+        make = batch.JobMaker(self.job, **settings)
+        jobs, total = batch.jobs_of(source, user_prompt, make, recursive=recursive)
+        return self.run(jobs, show_progress=show_progress, total=total, **how)
 
     def generate(
         self, requests: Iterable[Any], *, show_progress: bool | None = None, **options: Any
@@ -142,16 +143,34 @@ class VLM:
         of OpenAI or transformers messages, ``{"messages": [...]}``, or a text. ``options`` are generation
         settings; raises OptionError for an unknown one. What is wrong with a request is its own error.
         """
-        settings = self.generation(options)
-        jobs = [self._conversation_job(i, given, settings) for i, given in enumerate(requests)]
-        return self.run(jobs, show_progress=show_progress)
+        how, rest = batch.split_options(options)
+        settings = self.generation(rest)
+        jobs = (self._conversation_job(given, settings) for given in requests)
+        return self.run(jobs, show_progress=show_progress, **how)
 
-    def _conversation_job(self, index: int, given: Any, generation: GenerationConfig) -> Job | VLMError:
+    def run_jsonl(
+        self, input: str | Path, *, output: str | Path, show_progress: bool | None = None, **options: Any
+    ) -> Counts:
+        """Answer the conversations of a JSON Lines file; append each, with its answer, to ``output``.
+
+        A line is ``{"messages": [...]}`` in OpenAI's or Oumi's form, or a line of an OpenAI batch file, whose
+        ``max_tokens``, ``temperature``, ``top_p``, ``seed`` and ``stop`` count unless ``options`` set them.
+        The same call again computes only what ``output`` and the ledger lack. Returns the numbers of rows,
+        of those known already, and of failed ones. Raises SourceNotFound and OptionError.
+        """
+        how, rest = batch.split_options(options)
+        self.generation(rest)
+
+        def make(given: Mapping[str, Any], settings: Mapping[str, Any]) -> Job | VLMError:
+            return self._conversation_job(given, self.generation({**settings, **rest}))
+
+        return batch.run_jsonl(self, input, make, output=output, show_progress=show_progress, **how)
+
+    def _conversation_job(self, given: Any, generation: GenerationConfig) -> Job | VLMError:
         try:
             talk = conversations.read(given)
             images = together(list(talk.images))
         except VLMError as error:
-            error.index = index
             return error
         return Job(
             sources=images,
@@ -159,22 +178,26 @@ class VLM:
             history=talk.history,
             turn=talk.turn,
             generation=generation,
-            index=index,
             interactive=False,
         )
 
     def run(
-        self, jobs: Sequence[Job | VLMError], *, show_progress: bool | None = None, **options: Any
+        self, jobs: Iterable[Job | VLMError], *, show_progress: bool | None = None, **options: Any
     ) -> list[Outcome]:
-        """Answer prepared jobs through the batch runner, in order; an error among them stays in its place."""
+        """Answer jobs, pulled as they are needed, in order; an error among them stays in its place.
+
+        Options are those of ``batch.RunOptions``.
+        """
         return batch.run(self, jobs, show_progress=show_progress, **options)
 
     def _one_outcome(
-        self, source: Sources, prompt: str | None, settings: Mapping[str, Any], recursive: bool
+        self, source: Sources, prompt: str | None, settings: Mapping[str, Any], how: Mapping[str, Any]
     ) -> Outcome:
         job = None
         try:
             job = self.job(source, prompt, "ask" if prompt is not None else "detect", **settings)
+            if how:  # a ledger or an output was named: as a list of one
+                return self.run([job], show_progress=False, **how)[0]
             return Outcome(self._answer(job), None)
         except (OptionError, PromptError):
             raise
@@ -182,15 +205,6 @@ class VLM:
             error.source = error.source or (job.label if job else type(source).__name__)
             error.index = 0
             return Outcome(None, error)
-
-    def _item_job(
-        self, index: int, item: Any, prompt: str | None, settings: Mapping[str, Any]
-    ) -> Job | VLMError:
-        if isinstance(item, SourceError):
-            item.index = index
-            return item
-        job = self.job(item, prompt, "ask" if prompt is not None else "detect", **settings)
-        return dataclasses.replace(job, index=index, interactive=False)
 
     # Jobs ---------------------------------------------------------------------------------------------------
 
@@ -319,22 +333,5 @@ def chosen_family(spec: LoadSpec, model_type: str | None) -> Family:
     return family_for(spec.family or model_type, spec.model)
 
 
-def in_ipython() -> bool:
-    """Whether this runs in an IPython shell; imports nothing."""
-    ipython = sys.modules.get("IPython")
-    return ipython is not None and ipython.get_ipython() is not None
-
-
 def _partial(ticket: Ticket) -> Completion:
     return Completion(text=ticket.text, usage=Usage(finish_reason="cancelled", seconds=ticket.seconds))
-
-
-def _per_input(prompts: str | Sequence[str | None] | None, count: int) -> list[str | None]:
-    if prompts is None or isinstance(prompts, str):
-        return [prompts] * count
-    if len(prompts) != count:
-        raise PromptError(
-            f"{len(prompts)} prompts were given for {count} inputs (folders count as their images); "
-            "give one prompt, or one for each input."
-        )
-    return list(prompts)

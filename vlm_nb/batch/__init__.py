@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ..asking import Job
-from ..errors import Cancelled, ModelUnloaded, VLMError
+from ..errors import Cancelled, ModelUnloaded, OptionError, VLMError
 from ..results import Outcome
 from .book import Book
 from .identity import Answerer
-from .options import RUN_KEYS, RunOptions, ledger_path
+from .jsonl import Conversations, MakeJob, check_apart
+from .options import RUN_KEYS, RunOptions, ledger_path, split_options
+from .output import Line, plain_line
 from .pipeline import Counts, Pipeline
 from .progress import Progress
+from .rows import JobMaker, items_of, jobs_of
 
 __all__ = [
     "RUN_KEYS",
     "Answerer",
     "Counts",
+    "JobMaker",
     "Run",
     "RunOptions",
     "cancelled_row",
     "in_ipython",
+    "items_of",
+    "jobs_of",
     "ledger_path",
     "run",
+    "run_jsonl",
+    "split_options",
     "stream",
     "with_cancelled",
 ]
@@ -37,10 +47,16 @@ class Run:
     goes on from there: finished rows come from the ledger.
     """
 
-    def __init__(self, answerer: Answerer, jobs: Iterable[Job | VLMError], options: RunOptions) -> None:
+    def __init__(
+        self,
+        answerer: Answerer,
+        jobs: Iterable[Job | VLMError],
+        options: RunOptions,
+        line: Line = plain_line,
+    ) -> None:
         if answerer.engine.closed:
             raise ModelUnloaded("this model was unloaded; load it again with %vlm load or vlm_nb.load(...).")
-        self._book = Book(answerer, options)
+        self._book = Book(answerer, options, line)
         self._pipeline = Pipeline(answerer, jobs, self._book)
         self._progress = Progress(options.total) if options.progress else None
         self._closed = False
@@ -118,6 +134,23 @@ def run(
             total = max(rows.pulled + sum(1 for _ in remaining), checked.total or 0)
             return with_cancelled(found, total)
     return [found[position] for position in range(len(found))]
+
+
+def run_jsonl(answerer: Answerer, path: str | os.PathLike[str], make: MakeJob, **options: Any) -> Counts:
+    """Answer the conversations of a JSONL file into ``output=``; the caller is told how many rows went how.
+
+    Rows that the output or the ledger holds are not computed again. After an interrupt, call again.
+    """
+    checked = RunOptions.checked(options)
+    if not checked.output:
+        raise OptionError('run_jsonl needs output="answers.jsonl".')
+    source = Path(path).expanduser()
+    check_apart(source, Path(checked.output).expanduser())
+    conversations = Conversations(source, make)
+    with Run(answerer, conversations, checked, conversations.line) as rows:
+        for _ in rows:
+            pass
+    return rows.counts
 
 
 def with_cancelled(found: Mapping[int, Outcome], total: int) -> list[Outcome]:

@@ -22,7 +22,7 @@ from ..results import Outcome, Prediction
 from ..sources import Source, content_key, fetch
 from .identity import Answerer, Keys, model_identity
 from .options import RunOptions
-from .output import OutputFile
+from .output import Line, OutputFile, plain_line
 from .records import from_record, to_record
 
 log = logging.getLogger("vlm_nb")
@@ -46,7 +46,7 @@ class Book:
     A store that fails is left out from then on; ``trouble`` says so once, in the caller's thread.
     """
 
-    def __init__(self, answerer: Answerer, options: RunOptions) -> None:
+    def __init__(self, answerer: Answerer, options: RunOptions, line: Line = plain_line) -> None:
         identity = model_identity(answerer)
         self._options = options
         self._label = answerer.asker.label
@@ -57,7 +57,7 @@ class Book:
         self._drawn: Counter[bytes] = Counter()
         self._troubles: list[str] = []
         self._ledger = self._open_ledger() if identity is not None else None
-        self._output = OutputFile(Path(options.output).expanduser()) if options.output else None
+        self._output = OutputFile(Path(options.output).expanduser(), line) if options.output else None
         self._run = 0
         if self._ledger and identity is not None:
             shown = {name: identity[name] for name in ("model", "numbers", "family")}

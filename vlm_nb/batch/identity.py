@@ -89,7 +89,8 @@ class Keys:
         asked = [
             contents,
             [job.prompt, job.system, job.asked, job.joining, occurrence],
-            [_message(message) for message in job.history],
+            [_message(message) for message in (*job.history, *((job.turn,) if job.turn else ()))],
+            job.turn is None,
         ]
         text = f"{_canonical(asked)}{_settings(job.generation)}{schema_text(job.schema)}"
         digest = hashlib.sha256(self._base)

@@ -66,5 +66,11 @@ def ledger_path(asked: str | os.PathLike[str] | bool | None = None) -> Path | No
     return Path(chosen).expanduser()
 
 
+def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Part keywords of a call into those of the run (``ledger``, ``output``, …) and the rest."""
+    how = {key: value for key, value in options.items() if key in RUN_KEYS}
+    return how, {key: value for key, value in options.items() if key not in RUN_KEYS}
+
+
 RUN_KEYS = ("ledger", "output", "verify", "reuse_sampled")
 """The options that front ends pass on beside ``show_progress``."""

@@ -45,7 +45,8 @@ class OutputFile:
             return None
         with self._path.open("rb") as stream:
             stream.seek(offset)
-            plain = json.loads(stream.readline())
+            line = json.loads(stream.readline())
+        plain = dict(line["answer"]) if isinstance(line.get("answer"), dict) else line
         for name in ("index", "source", "prompt", "model", "error", "key"):
             plain.pop(name, None)
         return json.dumps(plain)

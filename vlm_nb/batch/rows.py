@@ -1,0 +1,77 @@
+"""From what a caller gives for many rows to jobs, one at a time: nothing is held that is not needed yet."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from .. import sources
+from ..asking import Job, Task
+from ..errors import PromptError, VLMError
+
+_TEMPLATES = 256
+
+
+class JobMaker:
+    """Makes one row's job. What rows with the same question share is checked and built once.
+
+    ``job`` is ``VLM.job``; ``task`` None means: "ask" with a question, "detect" without.
+    """
+
+    def __init__(self, job: Callable[..., Job], task: Task | None = None, **settings: Any) -> None:
+        def template(prompt: str | None) -> Job:
+            kind: Task = task or ("ask" if prompt is not None else "detect")
+            return dataclasses.replace(job(None, prompt, kind, **settings), interactive=False)
+
+        self.template = functools.lru_cache(_TEMPLATES)(template)
+        """The job of a prompt without its image; raises OptionError and PromptError."""
+
+    def __call__(self, item: sources.Source | VLMError, prompt: str | None) -> Job | VLMError:
+        """Return the job of one image, or the row's error."""
+        if isinstance(item, VLMError):
+            return item
+        try:
+            return dataclasses.replace(self.template(prompt), sources=(item,))
+        except PromptError as error:
+            error.source = item.label
+            return error
+
+
+def items_of(source: Any, *, recursive: bool = False) -> tuple[Iterable[Any], int | None]:
+    """Return the images (or errors) that ``source`` expands to, lazily where it is a list, and their number.
+
+    The number is a lower bound for a list, whose folders may hold several, and None for an iterator.
+    """
+    if isinstance(source, list | tuple):
+        return _each(source, recursive), len(source)
+    if isinstance(source, Iterator) and not hasattr(source, "read"):
+        return _each(source, recursive), None
+    items = sources.expand(source, recursive=recursive)
+    return items, len(items)
+
+
+def _each(parts: Iterable[Any], recursive: bool) -> Iterable[Any]:
+    return itertools.chain.from_iterable(map(functools.partial(sources.expand, recursive=recursive), parts))
+
+
+def jobs_of(
+    source: Any, prompts: str | Sequence[str | None] | None, make: JobMaker, *, recursive: bool = False
+) -> tuple[Iterable[Job | VLMError], int | None]:
+    """Return the jobs of a list, folder or glob, and their number as ``items_of`` has it.
+
+    One prompt serves all; several must be as many as the inputs expand to. Raises PromptError otherwise.
+    """
+    items, count = items_of(source, recursive=recursive)
+    if prompts is None or isinstance(prompts, str):
+        make.template(prompts)
+        return map(make, items, itertools.repeat(prompts)), count
+    listed = list(items)
+    if len(prompts) != len(listed):
+        raise PromptError(
+            f"{len(prompts)} prompts were given for {len(listed)} inputs (folders and globs count what they "
+            "expand to); give one prompt, or one for each input."
+        )
+    return map(make, listed, prompts), len(listed)
