@@ -16,6 +16,7 @@ EXPECTED = {
     "VLMError",
     "__version__",
     "current",
+    "explore",
     "doctor",
     "load",
     "load_image",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from .diagnosis import doctor
     from .errors import VLMError
+    from .explorer import explore
     from .families.parsing import parse_grounding
     from .frames import to_frame
     from .model import VLM
@@ -36,6 +37,7 @@ _PUBLIC: dict[str, str] = {
     "VLMError": "errors:VLMError",
     "current": "registry:current",
     "doctor": "diagnosis:doctor",
+    "explore": "explorer:explore",
     "load": "registry:load",
     "load_image": "sources:load",
     "loaded": "registry:loaded",
@@ -57,6 +59,7 @@ __all__ = [
     "__version__",
     "current",
     "doctor",
+    "explore",
     "load",
     "load_image",
     "loaded",
