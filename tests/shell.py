@@ -15,7 +15,7 @@ from traitlets.config import Config
 
 @dataclass
 class Ran:
-    """One cell: its value, what it printed, the displays (mime bundles), and its error as IPython shows it."""
+    """One cell: its value, what it printed and displayed, and its error as IPython shows it."""
 
     value: Any
     out: str

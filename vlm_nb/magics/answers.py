@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .. import registry
 from ..errors import CapabilityError, MissingDependency, OptionError, PromptError, VLMError
 from .arguments import Call
+from .conversation import Conversation
 from .streaming import Answers, ShownOnce, show
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from ..asking import Job, Task
     from ..model import VLM
     from ..results import Outcome, Prediction
+    from ..sources import Source
 
 
 @dataclasses.dataclass(slots=True)
@@ -26,6 +29,7 @@ class Desk:
 
     shell: InteractiveShell
     once: ShownOnce
+    conversation: Conversation = dataclasses.field(default_factory=Conversation)
 
 
 def answer(desk: Desk, call: Call, task: Task) -> tuple[VLM, Any]:
@@ -35,15 +39,34 @@ def answer(desk: Desk, call: Call, task: Task) -> tuple[VLM, Any]:
     tasks = _tasks(call, task)
     if is_table(call.source):
         return _table(call, tasks)
-    if call.options.together or sources.is_single(call.source):
-        model = _single_model(desk, call)
-        return model, _singles(desk, model, call, tasks)
-    return _many(call, tasks)
+    several = call.source is not None and not sources.is_single(call.source)
+    if several and not call.options.together:
+        return _many(call, tasks)
+    images = _images(call)
+    model = _single_model(desk, call)
+    return model, _singles(desk, model, call, tasks, images)
+
+
+def _images(call: Call) -> list[Source] | None:
+    """The images of one prompt, all of which must be there. Raises the first SourceError."""
+    from .. import sources
+
+    if call.source is None:
+        return None
+    images: list[Source] = []
+    for item in sources.expand(call.source, recursive=call.options.recursive):
+        if isinstance(item, VLMError):
+            raise item
+        images.append(item)
+    if call.options.together and len(images) < 2:
+        count = "one was" if images else "none was"
+        raise OptionError(f"--together asks about several images in one prompt; {count} given.")
+    return images
 
 
 def _tasks(call: Call, task: Task) -> list[tuple[Task, str | None]]:
     """What to ask: (task, text) for each question."""
-    if call.source is None:
+    if call.source is None and not call.options.chat:
         raise PromptError("no image given: write a file, folder, URL or variable first, then the question.")
     if task == "ask":
         if not any(text.strip() for text in call.questions):
@@ -77,35 +100,50 @@ def _single_model(desk: Desk, call: Call) -> VLM:
 
 
 def _singles(
-    desk: Desk, model: VLM, call: Call, tasks: list[tuple[Task, str | None]]
+    desk: Desk, model: VLM, call: Call, tasks: list[tuple[Task, str | None]], images: list[Source] | None
 ) -> Prediction | Answers:
-    source = _together(call) if call.options.together else call.source
-    jobs = [_job(model, call, source, task, text) for task, text in tasks]
-    if len(jobs) == 1:
-        return show(desk.shell, desk.once, model.stream_job(jobs[0]))
+    way = _chatting if call.options.chat else _asking
+    ask = way(desk, model, call, images)
+    if len(tasks) == 1:
+        return ask(*tasks[0], False)
     answers = Answers()
-    for job in jobs:
-        answers.append(show(desk.shell, desk.once, model.stream_job(job)))
+    for task, text in tasks:
+        answers.append(ask(task, text, bool(answers)))
         if answers[-1].usage.finish_reason == "cancelled":
             break
     desk.once.mark(answers, f"{len(answers)} answers")
     return answers
 
 
+Ask = Callable[["Task", str | None, bool], "Prediction"]
+
+
+def _asking(desk: Desk, model: VLM, call: Call, images: list[Source] | None) -> Ask:
+    def ask(task: Task, text: str | None, again: bool) -> Prediction:
+        job = _job(model, call, images, task, text)
+        prediction = show(desk.shell, desk.once, model.stream_job(job), again=again)
+        desk.conversation.note(model, job, prediction)
+        return prediction
+
+    return ask
+
+
+def _chatting(desk: Desk, model: VLM, call: Call, images: list[Source] | None) -> Ask:
+    joining = images
+    chat = desk.conversation.chat(model, call.options.system, may_begin=joining is not None)
+
+    def ask(task: Task, text: str | None, again: bool) -> Prediction:
+        nonlocal joining
+        question = text if task == "ask" else model.family.prompt_for(task, text)
+        pieces = chat.stream(question or "", joining, **call.generation)
+        joining = None
+        return show(desk.shell, desk.once, pieces, again=again)
+
+    return ask
+
+
 def _job(model: VLM, call: Call, source: Any, task: Task, text: str | None) -> Job:
     return model.job(source, text, task, system=call.options.system, **call.generation)
-
-
-def _together(call: Call) -> list[Any]:
-    from .. import sources
-
-    items = sources.expand(call.source, recursive=call.options.recursive)
-    for item in items:
-        if isinstance(item, VLMError):
-            raise item
-    if len(items) < 2:
-        raise OptionError(f"--together asks about several images in one prompt; {len(items)} was given.")
-    return items
 
 
 def _many(call: Call, tasks: list[tuple[Task, str | None]]) -> tuple[VLM, Any]:
@@ -120,6 +158,8 @@ def _many(call: Call, tasks: list[tuple[Task, str | None]]) -> tuple[VLM, Any]:
     items = sources.expand(call.source, recursive=call.options.recursive)
     if not items:
         raise PromptError("the list of images is empty.")
+    if call.options.chat:
+        raise OptionError("--chat is about one image, or several --together.")
     if len(items) == 1 and isinstance(items[0], VLMError):
         raise items[0]
     jobs = [_batch_job(model, call, item, task, text) for item in items for task, text in tasks]

@@ -85,7 +85,7 @@ def parse_call(
     Raises OptionError, PromptError and SourceNotFound, each in one line.
     """
     scope = Scope(names)
-    parts = grammar.split(line, flags_of(function), only_sources=only_sources or cell is not None)
+    parts = _split(line, flags_of(function), scope, only_sources=only_sources or cell is not None)
     if cell is not None and parts.question:
         raise PromptError("in a cell magic the question goes below the first line.")
     options = parse_options(function, parts.options, scope)
@@ -99,6 +99,15 @@ def parse_call(
         options=options,
         generation=generation_of(options),
     )
+
+
+def _split(line: str, flags: Mapping[str, bool], scope: Scope, *, only_sources: bool) -> grammar.Line:
+    """Cut the line; with ``--chat`` the first word may be the question's already."""
+    parts = grammar.split(line, flags, only_sources=only_sources)
+    chats = any(flag == "--chat" for flag, _ in parts.options)
+    if chats and not only_sources and len(parts.sources) == 1 and not scope.names_images(parts.sources[0]):
+        return grammar.split(line, flags, no_sources=True)
+    return parts
 
 
 def _questions(cell: str | None, question: str | None) -> list[str]:

@@ -36,13 +36,18 @@ class Line:
     question: str | None = None
 
 
-def split(line: str, flags: Mapping[str, bool], *, only_sources: bool = False) -> Line:
+def split(
+    line: str, flags: Mapping[str, bool], *, only_sources: bool = False, no_sources: bool = False
+) -> Line:
     """Cut ``line``. ``flags`` maps every option to whether it takes a value.
 
-    With ``only_sources`` (a cell magic, ``%caption``) every word is a source. Raises OptionError for an
-    unknown or incomplete option, PromptError for an unclosed quote or bracket.
+    With ``only_sources`` (a cell magic, ``%caption``) every word is a source, with ``no_sources`` none is.
+    Raises OptionError for an unknown or incomplete option, PromptError for an unclosed quote or bracket.
     """
     found = Line()
+    if no_sources:
+        found.question = _question(line, 0, flags, found, strict=True) or None
+        return found
     several = only_sources or _has_separator(line)
     position = 0
     while (token := next_token(line, position)) is not None:

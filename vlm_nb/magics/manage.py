@@ -149,7 +149,7 @@ def status_report() -> Report:
         if model.info.details:
             details = report.section(f"Details of {model.name}")
             for key, value in model.info.details.items():
-                details.add(key, value)
+                details.add(key, gigabytes(value) if "bytes" in key and isinstance(value, int) else value)
     used = report.section("Memory in use")
     for place, count in memory().items():
         used.add(place, gigabytes(count))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ class Record:
     questions: tuple[str, ...]
     options: dict[str, Any]
     recursive: bool
+    turns: tuple[tuple[str | None, str], ...] = ()
 
 
 _last: Record | None = None
@@ -51,12 +53,41 @@ def remember(model: VLM, call: Call, task: Task) -> None:
         questions=tuple(call.questions),
         options=options,
         recursive=call.options.recursive,
+        turns=_turns(model, call, task),
     )
+
+
+def _turns(model: VLM, call: Call, task: Task) -> tuple[tuple[str | None, str], ...]:
+    """(code of the images that join, prompt) of each turn of the conversation so far."""
+    texts: list[str | None] = [text for text in call.questions if text]
+    prompts = [_prompt(model, task, text) for text in texts or [None]]
+    source = None if call.source is None else _images_code(call)
+    before = _last.turns if call.options.chat and _last is not None and _last.model == model.name else ()
+    return (
+        *before,
+        *((source if place == 0 else None, prompt or "") for place, prompt in enumerate(prompts)),
+    )
+
+
+def _prompt(model: VLM, task: Task, text: str | None) -> str | None:
+    return text if task == "ask" else model.family.prompt_for(_task(task, text), text)
+
+
+def _task(task: Task, text: str | None) -> Task:
+    return "detect" if task == "locate" and not text else task
+
+
+def _images_code(call: Call) -> str:
+    if not call.options.together:
+        return call.code
+    return f"vlm_nb.sources.expand({call.code}, recursive={call.options.recursive})"
 
 
 def _kind(call: Call) -> str:
     from .. import sources
 
+    if call.options.chat:
+        return "chat"
     if is_table(call.source):
         return "table"
     if call.options.together:
@@ -70,8 +101,9 @@ def code() -> str:
         raise PromptError(
             "nothing to reproduce yet: ask something first, for example %vqa photo.jpg What is it?"
         )
-    lines = ["import vlm_nb", "", _load_line(_last), *_BODIES[_last.kind](_last)]
-    return "\n".join(lines)
+    body = _BODIES[_last.kind](_last)
+    imports = ["import vlm_nb", *(["import vlm_nb.sources"] if "vlm_nb.sources" in "".join(body) else [])]
+    return "\n".join([*imports, "", _load_line(_last), *body])
 
 
 def _load_line(record: Record) -> str:
@@ -115,21 +147,24 @@ def _single(record: Record) -> list[str]:
 
 def _together(record: Record) -> list[str]:
     items = f"images = vlm_nb.sources.expand({record.source}, recursive={record.recursive})"
-    return ["import vlm_nb.sources", items, *_single_of(record, "images")]
+    return [items, *_single(dataclasses.replace(record, source="images"))]
 
 
-def _single_of(record: Record, source: str) -> list[str]:
-    import dataclasses
-
-    return _single(dataclasses.replace(record, source=source))
+def _chat(record: Record) -> list[str]:
+    options = dict(record.options)
+    system = options.pop("system", None)
+    lines = ["chat = model.chat(" + ("" if system is None else f"system={system!r}") + ")"]
+    for source, prompt in record.turns:
+        words = [repr(prompt), *([source] if source else []), *_keywords(options)]
+        lines.append(f"result = chat.ask({', '.join(words)})")
+    return lines
 
 
 def _many(record: Record) -> list[str]:
     questions = [text for text in record.questions if text]
-    task = "detect" if record.task == "locate" and not questions else record.task
+    task = _task(record.task, questions[0] if questions else None)
     words = ["image", "text", repr(task), *_keywords(record.options)]
     return [
-        "import vlm_nb.sources",
         f"texts = {questions or [None]!r}",
         f"images = vlm_nb.sources.expand({record.source}, recursive={record.recursive})",
         "jobs = [",
@@ -146,4 +181,4 @@ def _table(record: Record) -> list[str]:
     return [f"result = {record.source}.vlm.{name}({', '.join(words)})"]
 
 
-_BODIES = {"single": _single, "together": _together, "many": _many, "table": _table}
+_BODIES = {"single": _single, "together": _together, "many": _many, "chat": _chat, "table": _table}

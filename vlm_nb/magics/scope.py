@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import glob
 import os
 import re
@@ -11,6 +12,7 @@ from typing import Any
 
 from ..errors import PromptError, SourceNotFound, nearest
 from .grammar import Token
+from .holding import holds_images
 
 _WHOLE = re.compile(r"\{\{(.*)\}\}", re.DOTALL)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|data:")
@@ -98,6 +100,13 @@ class Scope:
             return _listed(self._source_value(text)), text
         raise self._not_found(text)
 
+    def names_images(self, token: Token) -> bool:
+        """Whether ``token`` is surely a source: a path or URL, or a variable that holds images."""
+        text = token.text
+        if "/" in text or Path(text).suffix or _on_disk(text) or _URL.match(text):
+            return not token.quoted or _on_disk(text)
+        return not token.quoted and (text[0] in "[({" or holds_images(self._names.get(text)))
+
     def _is_expression(self, text: str) -> bool:
         """Whether this can be Python: a bracketed expression, or one that starts with a known name."""
         if not _compiles(text):
@@ -121,7 +130,7 @@ class Scope:
             return SourceNotFound(f"nothing matches {text}", source=text)
         folder = Path(text).expanduser().parent
         known = [*_entries(folder), *(n for n in self._names if not n.startswith("_"))]
-        close = nearest(Path(text).name, known, count=1)
+        close = difflib.get_close_matches(Path(text).name, known, n=1, cutoff=0.7)
         hint = f"; did you mean {close[0]}?" if close else ""
         return SourceNotFound(f"no file, folder or variable {text!r}{hint}", source=text)
 

@@ -28,10 +28,9 @@ class Answers(list[Prediction]):
     """The answers to several questions about one image: a list of Predictions, shown one below the other."""
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        bundles = [answer._repr_mimebundle_() for answer in self]
-        return {
-            kind: "\n".join(b[kind] for b in bundles if kind in b) for kind in ("text/plain", "text/html")
-        }
+        from ..display import gallery_html, plain_text
+
+        return {"text/plain": "\n\n".join(map(plain_text, self)), "text/html": gallery_html(self)}
 
 
 class ShownOnce:
@@ -85,11 +84,19 @@ def in_kernel(shell: InteractiveShell) -> bool:
 Pieces = Generator[str, None, Prediction]
 
 
-def show(shell: InteractiveShell, once: ShownOnce, pieces: Pieces) -> Prediction:
-    """Run an answer to its end, showing it as it grows. An interrupt keeps the partial text."""
+def show(shell: InteractiveShell, once: ShownOnce, pieces: Pieces, *, again: bool = False) -> Prediction:
+    """Run an answer to its end, showing it as it grows. An interrupt keeps the partial text.
+
+    With ``again`` the image is on the page already: an answer without boxes is shown without it.
+    """
     view = _Page() if in_kernel(shell) else _Terminal()
-    prediction = _drive(pieces, view)
-    once.mark(prediction, view.finish(prediction))
+    try:
+        prediction = _drive(pieces, view)
+    except BaseException:
+        view.clear()
+        raise
+    bare = again and not prediction.grounded_phrases
+    once.mark(prediction, view.finish(dataclasses.replace(prediction, preview=None) if bare else prediction))
     return prediction
 
 
@@ -136,6 +143,9 @@ class _Page:
             self._last = now
             self._handle.update(_partial(self._text), raw=True)
 
+    def clear(self) -> None:
+        self._handle.update({"text/plain": ""}, raw=True)
+
     def finish(self, prediction: Prediction) -> str:
         self._handle.update(prediction._repr_mimebundle_(), raw=True)
         return ""
@@ -166,6 +176,10 @@ class _Terminal:
         if self._stream:
             print(visible(piece), end="", flush=True)  # noqa: T201 - this is the terminal's display
             self._open = True
+
+    def clear(self) -> None:
+        if self._open:
+            print()  # noqa: T201
 
     def finish(self, prediction: Prediction) -> str:
         from ..display import terminal_text
