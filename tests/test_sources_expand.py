@@ -152,6 +152,16 @@ def test_a_missing_file_is_a_file_not_found_error_that_suggests(folder: Path) ->
     assert "b.png" in str(item)
 
 
+def test_a_forbidden_path_is_an_error_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, **_: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    (item,) = expand([tmp_path / "secret" / "x.png"])
+    assert isinstance(item, SourceError)
+    assert "permission denied" in str(item)
+
+
 def test_empty_folders_say_what_would_help(tmp_path: Path) -> None:
     (item,) = expand(tmp_path)
     assert isinstance(item, SourceNotFound)
@@ -200,6 +210,19 @@ def test_sources_can_be_sent_to_other_processes() -> None:
     (item,) = expand(png())
     assert isinstance(item, Source)
     assert pickle.loads(pickle.dumps(item)).payload == item.payload
+
+
+def test_one_dimensional_bytes_are_an_encoded_image() -> None:
+    (item,) = expand(np.frombuffer(png((5, 6)), np.uint8))
+    assert isinstance(item, Source)
+    assert item.kind == "bytes"
+    assert sources.load(item).size == (5, 6)
+    with pytest.raises(SourceError, match="array of shape 3"):
+        sources.load(np.arange(3.0))
+
+
+def test_an_array_of_paths_is_a_list() -> None:
+    assert names(expand(np.array(["nope.png", "nope.jpg"]))) == ["SourceNotFound"] * 2
 
 
 def test_a_series_is_a_list() -> None:

@@ -26,6 +26,7 @@ MAX_BUNDLE = 150_000
 """Bytes of a whole output as saved in a notebook."""
 MAX_JPEG = 100_000
 _OPEN_CAPTION = 1_500
+_CHIPS_IN_VIEW = 8
 
 
 def escape(text: str) -> str:
@@ -190,7 +191,10 @@ def legend_html(phrases: Sequence[GroundedPhrase], numbered: bool, budget: int =
             chips.append(f'<span class="vlm-nb-more">and {len(numbers) - len(chips):,} more phrases</span>')
             break
         chips.append(chip)
-    return f'<div class="vlm-nb-list" role="list" tabindex="0">{"".join(chips)}</div>' if chips else ""
+    reach = (
+        ' tabindex="0"' if len(chips) > _CHIPS_IN_VIEW else ""
+    )  # a list that scrolls must take the keyboard
+    return f'<div class="vlm-nb-list" role="list"{reach}>{"".join(chips)}</div>' if chips else ""
 
 
 def _chip(text: str, style: Style, numbers: Sequence[int], numbered: bool) -> str:

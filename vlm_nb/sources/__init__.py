@@ -6,9 +6,11 @@ them. Nothing is read from disk or network before ``load`` (but a file object by
 """
 
 from .decode import MAX_PIXELS, LoadedImage, load, load_sized
-from .expand import Source, expand, image_suffixes, is_single
+from .expand import expand, is_single
 from .fetch import MAX_BYTES, TIMEOUT, fetch
 from .keys import content_key, to_data_uri
+from .paths import image_suffixes
+from .source import Source
 
 __all__ = [
     "MAX_BYTES",

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import ImageTooLarge, SourceError, SourceNotFound
-from .expand import Source, expand, is_single
+from .expand import expand, is_single
 from .fetch import MAX_BYTES, TIMEOUT, fetch
 from .modes import to_rgb
 from .pixels import to_image
 from .sniff import looks_like
+from .source import Source
 
 MAX_PIXELS = 178_956_970
 """The most pixels that an encoded image may have (Pillow's own limit for an error)."""

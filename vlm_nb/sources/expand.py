@@ -2,51 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
-import functools
-import glob
-import importlib.util
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from PIL import Image, features
+from PIL import Image
 
-from ..errors import SourceError, SourceNotFound
-from .pixels import is_array, is_batch, shape_text
+from ..errors import SourceError
+from .paths import from_path, is_dir, is_glob, path_of
+from .pixels import encoded_bytes, is_array, is_batch, shape_text
+from .source import Item, Source
 from .uris import decode_data_uri, public_url, scheme_of
-
-Kind = Literal["path", "url", "bytes", "image", "array"]
-
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tiff", ".tif", ".webp")
-_GLOB_CHARACTERS = frozenset("*?[")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Source:
-    """One image, not yet read.
-
-    ``label`` is what users and logs see (a path, a URL without credentials and query, "PIL image 640×480");
-    ``payload`` is a Path, a URL, bytes, a PIL image or an array, as ``kind`` says.
-    """
-
-    label: str
-    kind: Kind
-    payload: Any = field(repr=False)
-
-
-Item = Source | SourceError
-
-
-@functools.cache
-def image_suffixes() -> tuple[str, ...]:
-    """The lower-case file suffixes that a folder is searched for (``.heic``, ``.avif`` where they decode)."""
-    extra: tuple[str, ...] = (".avif",) if features.check("avif") else ()
-    if importlib.util.find_spec("pillow_heif"):
-        extra += (".heic", ".heif")
-    return _SUFFIXES + extra
 
 
 def is_single(source: Any) -> bool:
@@ -56,8 +22,8 @@ def is_single(source: Any) -> bool:
     not. A path that does not exist is single, unless it has glob characters.
     """
     if isinstance(source, (str, os.PathLike)):
-        path = _path_of(source)
-        return path is None or not (_is_dir(path) or _is_glob(path))
+        path = path_of(source)
+        return path is None or not (is_dir(path) or is_glob(path))
     if is_array(source):
         return not is_batch(source)
     return not _is_listing(source)
@@ -127,118 +93,7 @@ def _text(source: str | os.PathLike[str], recursive: bool) -> Source | list[Item
         label = public_url(text)
         hint = "give the path itself" if scheme == "file" else "download it and give its path or bytes"
         raise SourceError(f"{scheme}:// addresses are not read ({label}); {hint}.", source=label)
-    return _paths(source, recursive)
-
-
-def _paths(source: str | os.PathLike[str], recursive: bool) -> Source | list[Item]:
-    label = _shorten(str(source))
-    path = _path_of(source)
-    if path is None:
-        raise SourceError(f"{label!r} cannot be a path.", source=label)
-    if path.is_file():
-        return Source(str(path), "path", path)
-    if _is_dir(path):
-        return list(_folder(path, recursive))
-    if path.exists():
-        raise SourceError(f"{label} is neither a file nor a folder.", source=label)
-    if _is_glob(path):
-        return list(_matches(path, recursive))
-    raise SourceNotFound(f"no such file: {label}{_near(path)}", source=label)
-
-
-def _path_of(source: str | os.PathLike[str]) -> Path | None:
-    """The path of a text, ``~`` expanded; None where it is a URI or cannot be a path at all."""
-    text = source.strip() if isinstance(source, str) else os.fspath(source)
-    if not isinstance(text, str) or not text or (isinstance(source, str) and scheme_of(text)):
-        return None
-    try:
-        path = Path(text).expanduser()
-        path.stat()
-    except FileNotFoundError:
-        return path
-    except RuntimeError:  # ~nobody
-        return Path(text)
-    except (OSError, ValueError) as error:  # a name too long, a null character, a loop of links
-        return path if isinstance(error, (PermissionError, NotADirectoryError)) else None
-    return path
-
-
-def _is_dir(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
-
-
-def _is_glob(path: Path) -> bool:
-    """Whether a path can only be meant as a pattern."""
-    return not _GLOB_CHARACTERS.isdisjoint(str(path)) and not path.exists()
-
-
-def _folder(folder: Path, recursive: bool) -> Iterator[Item]:
-    """The images of a folder, sorted by path; names that start with a dot are left out."""
-    try:
-        found = sorted(_walk(folder, recursive))
-    except OSError as error:
-        reason = error.strerror or str(error)
-        yield SourceError(f"cannot list the folder {folder}: {reason}.", source=str(folder))
-        return
-    if not found:
-        deeper = "" if recursive else _deeper(folder)
-        kinds = " ".join(image_suffixes())
-        yield SourceNotFound(f"no images in the folder {folder} ({kinds}){deeper}", source=str(folder))
-    for path in found:
-        yield Source(str(path), "path", path)
-
-
-def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
-    def fail(error: OSError) -> None:
-        if Path(str(error.filename)) == folder:
-            raise error
-
-    for root, folders, names in os.walk(folder, onerror=fail):
-        folders[:] = [name for name in folders if recursive and not name.startswith(".")]
-        yield from (Path(root, name) for name in names if _is_image_name(name))
-
-
-def _is_image_name(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(image_suffixes())
-
-
-def _deeper(folder: Path) -> str:
-    try:
-        more = next(_walk(folder, True), None)
-    except OSError:
-        more = None
-    return "; its subfolders hold some: recursive=True reads them." if more else "."
-
-
-def _matches(pattern: Path, recursive: bool) -> Iterator[Item]:
-    """What a glob matches, sorted: files of any suffix that a user spelled, folders as folders."""
-    found = sorted(Path(name) for name in glob.glob(str(pattern), recursive=True))
-    files = [path for path in found if path.is_file() and _wanted(pattern, path)]
-    for path in files:
-        yield Source(str(path), "path", path)
-    if not files:
-        folders = [path for path in found if path.is_dir()]
-        for folder in folders:
-            yield from _folder(folder, recursive)
-        if not folders:
-            yield SourceNotFound(f"no file matches {pattern}.", source=str(pattern))
-
-
-def _wanted(pattern: Path, path: Path) -> bool:
-    """``photos/*`` means the images; ``photos/*.dat`` means what it says."""
-    return bool(pattern.suffix) or _is_image_name(path.name)
-
-
-def _near(path: Path) -> str:
-    try:
-        names = [entry.name for entry in os.scandir(path.parent or Path())]
-    except OSError:
-        return f" (its folder {path.parent} does not exist)." if not path.parent.exists() else "."
-    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.7)
-    return f"; did you mean {path.parent / close[0]}?" if close else "."
+    return from_path(source, recursive)
 
 
 def _mapping(value: Mapping[str, Any]) -> Source | list[Item]:
@@ -275,6 +130,8 @@ def _image(value: Image.Image) -> Source:
 
 
 def _array(value: Any) -> Source:
+    if (data := encoded_bytes(value)) is not None:
+        return _bytes(data)
     name = "tensor" if hasattr(value, "detach") else "array"
     return Source(f"{name} {shape_text(value)}", "array", value)
 
@@ -286,10 +143,6 @@ _OBJECTS: tuple[tuple[Callable[[Any], bool], Callable[[Any], Source | list[Item]
     (lambda v: hasattr(v, "read"), _file),
     (is_array, _array),
 )
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= 200 else text[:200] + "…"
 
 
 def _size_text(count: int) -> str:

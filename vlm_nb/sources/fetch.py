@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import ImageTooLarge, SourceError, SourceNotFound
-from .expand import Source
+from .source import Source
 
 TIMEOUT = 30.0
 """Seconds for a whole download, from name look-up to the last byte."""

@@ -11,9 +11,9 @@ from PIL import Image
 
 from ..errors import SourceError, SourceNotFound
 from .decode import single
-from .expand import Source
 from .fetch import fetch
 from .pixels import host_array
+from .source import Source
 
 _ORIENTATION = 0x0112
 
@@ -31,7 +31,11 @@ def content_key(source: Any) -> str:
     if one.kind == "bytes":
         return f"bytes:{hashlib.sha256(one.payload).hexdigest()}"
     digest = hashlib.sha256()
-    for part in _image_parts(one.payload) if one.kind == "image" else _array_parts(one.payload):
+    try:
+        parts = _image_parts(one.payload) if one.kind == "image" else _array_parts(one.payload)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise SourceError(f"{one.label}: cannot be read ({error}).", source=one.label) from error
+    for part in parts:
         digest.update(len(part).to_bytes(8, "big"))
         digest.update(part)
     return f"pixels:{digest.hexdigest()}"

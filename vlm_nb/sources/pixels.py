@@ -13,14 +13,22 @@ from ..errors import SourceError
 
 _CHANNELS = (1, 3, 4)
 _TOLERANCE = 0.01
+_NOT_NUMBERS = ("object", "str", "category", "<U", ">U")
 
 
 def is_array(value: Any) -> bool:
-    """Whether a value is an ndarray, a tensor or anything else with a shape and array data."""
+    """Whether a value is an ndarray, a tensor or anything else with a shape and numbers (not texts)."""
     if isinstance(value, Image.Image) or not hasattr(value, "shape") or not hasattr(value, "dtype"):
         return False
     has_data = hasattr(value, "__array_interface__") or hasattr(value, "__array__")
-    return has_data and len(value.shape) >= 2 and str(value.dtype) not in ("object", "str", "string")
+    return has_data and not str(value.dtype).startswith(_NOT_NUMBERS)
+
+
+def encoded_bytes(value: Any) -> bytes | None:
+    """The bytes of a one-dimensional uint8 array (an encoded file); None for any other."""
+    if len(value.shape) != 1 or not str(value.dtype).endswith("uint8"):
+        return None
+    return bytes(host_array(value).tobytes())
 
 
 def is_batch(value: Any) -> bool:
