@@ -196,7 +196,7 @@ class Ledger:
     def _shrink(self) -> None:
         self.commit()
         with self._reading():
-            self._db.execute("PRAGMA incremental_vacuum").fetchall()
+            self._db.executescript("PRAGMA incremental_vacuum")  # execute() would free one page only
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     # Reading out, closing -----------------------------------------------------------------------------------
