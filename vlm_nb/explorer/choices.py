@@ -1,0 +1,93 @@
+"""What can be chosen before loading: models on this machine, devices with their free memory, precision."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from .. import registry
+
+DEMO = "demo"
+PRECISIONS = {
+    "auto": "Auto (16-bit, else 4-bit)",
+    "16bit": "16-bit",
+    "8bit": "8-bit",
+    "4bit": "4-bit",
+}
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+
+
+def model_choices() -> list[dict[str, str]]:
+    """Loaded models, the demo model, then vision-language models in the local cache: name and a hint."""
+    found = {model.name: "loaded" for model in registry.loaded()}
+    found.setdefault(DEMO, "small, drawn scenes only")
+    for name in cached_models():
+        found.setdefault(name, "in the local cache")
+    return [{"name": name, "hint": hint} for name, hint in found.items()]
+
+
+def cached_models(cache: Path | None = None) -> list[str]:
+    """Hub ids in the local Hugging Face cache whose snapshot holds an image processor, sorted."""
+    folder = cache or _hub_cache()
+    try:
+        kept = [path for path in folder.glob("models--*") if _has_processor(path)]
+    except OSError:
+        return []
+    return sorted(path.name.removeprefix("models--").replace("--", "/") for path in kept)
+
+
+def _hub_cache() -> Path:
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+    return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
+
+
+def _has_processor(model: Path) -> bool:
+    return any(next(model.glob(f"snapshots/*/{name}"), None) for name in _PROCESSORS)
+
+
+def device_choices() -> list[dict[str, Any]]:
+    """Auto, each GPU with its free memory, the CPU: id, label. Imports torch: call it on a worker thread."""
+    import torch
+
+    found: list[dict[str, Any]] = [{"id": "auto", "label": "Auto"}]
+    if torch.cuda.is_available():
+        found += [_gpu(torch, index) for index in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        found.append({"id": "mps", "label": "Apple GPU (mps)"})
+    free = free_memory()
+    return [*found, {"id": "cpu", "label": f"CPU, {gigabytes(free)} free" if free else "CPU"}]
+
+
+def _gpu(torch: Any, index: int) -> dict[str, Any]:
+    name = torch.cuda.get_device_name(index)
+    free, total = torch.cuda.mem_get_info(index)
+    return {
+        "id": f"cuda:{index}",
+        "label": f"{name} (cuda:{index}), {gigabytes(free)} of {gigabytes(total)} free",
+    }
+
+
+def free_memory() -> int | None:
+    """Bytes of main memory that are free, None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        fields = dict(line.split(":", 1) for line in lines)
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def gigabytes(count: float) -> str:
+    """A byte count as people read it."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+def load_keywords(precision: str, device: str) -> dict[str, Any]:
+    """The keywords of ``vlm_nb.load`` for what was chosen; "auto" adds none."""
+    keywords: dict[str, Any] = {}
+    if precision in ("4bit", "8bit"):
+        keywords["quantization"] = precision
+    if device not in ("", "auto"):
+        keywords["device_map"] = device
+    return keywords

@@ -1,0 +1,60 @@
+"""What stays of a widget in a saved notebook: the last answer as a normal display output beside it.
+
+JupyterLab does not save widget state. The second output is hidden (by the widget's style sheet) wherever the
+widget itself is alive.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..results import Prediction
+
+EMPTY = "vlm_nb Explorer: run the cell again to use it."
+
+
+class Keepsake:
+    """The display outputs that follow the last answer; ``update`` may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._ids: tuple[str, ...] = ()
+        self._lock = threading.Lock()
+        self._bundle = bundle(None)
+
+    def display(self) -> None:
+        """Show the current state as an output of the running cell; it follows later updates."""
+        display_id = f"vlm-explorer-{uuid.uuid4().hex}"
+        with self._lock:
+            self._ids = (*self._ids, display_id)
+            _publish(self._bundle, display_id, update=False)
+
+    def update(self, prediction: Prediction | None) -> None:
+        """Replace the outputs by the state after ``prediction``."""
+        with self._lock:
+            self._bundle = bundle(prediction)
+            for display_id in self._ids:
+                _publish(self._bundle, display_id, update=True)
+
+
+def _publish(data: dict[str, str], display_id: str, *, update: bool) -> None:
+    from IPython.display import publish_display_data
+
+    transient = {"display_id": display_id}
+    publish_display_data(data, transient=transient, update=update)  # type: ignore[no-untyped-call]
+
+
+def bundle(prediction: Prediction | None) -> dict[str, str]:
+    """The MIME bundle of ``prediction``: text, and HTML with the image and its boxes (at most 150 KB)."""
+    if prediction is None:
+        return {"text/plain": EMPTY, "text/html": _wrapped(f"<p>{EMPTY}</p>")}
+    from .. import display
+
+    made = display.prediction_bundle(prediction)
+    return {**made, "text/html": _wrapped(made.get("text/html", ""))}
+
+
+def _wrapped(html: str) -> str:
+    return f'<div class="vlmx-static">{html}</div>'

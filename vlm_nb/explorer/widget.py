@@ -1,0 +1,212 @@
+"""``Explorer``: the widget. Traits go to the browser only; what comes back are messages, handled at once."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anywidget
+import traitlets
+
+from .. import registry
+from ..engines.spec import LoadSpec
+from ..errors import OptionError, unknown_option
+from . import assets, keeping
+from .album import Album, from_table
+from .asking import AskDesk, Turn
+from .keepsake import Keepsake
+from .loading import ModelDesk
+from .state import Answer, Loading, Problem
+from .threads import Worker
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from ..model import VLM
+    from ..results import Prediction
+
+log = logging.getLogger("vlm_nb")
+
+
+class Explorer(anywidget.AnyWidget):
+    """A widget to load a model and look at images with it; made by ``vlm_nb.explore``.
+
+    ``prediction`` is the shown answer with its boxes as corrected, ``results`` all answers as a DataFrame.
+    ``close()`` ends its threads, forgets its images and unloads the models that were loaded from it.
+    """
+
+    _esm = assets.esm()
+    _css = assets.css()
+    ui_models = traitlets.Dict().tag(sync=True)
+    ui_loading = traitlets.Dict().tag(sync=True)
+    ui_album = traitlets.Dict().tag(sync=True)
+    ui_picture = traitlets.Dict().tag(sync=True)
+    ui_answer = traitlets.Dict().tag(sync=True)
+    ui_boxes = traitlets.Dict().tag(sync=True)
+    ui_history: Any = traitlets.List().tag(sync=True)
+    ui_notice = traitlets.Dict().tag(sync=True)
+
+    def __init__(
+        self,
+        images: Any = None,
+        *,
+        model: VLM | str | None = None,
+        column: str | None = None,
+        recursive: bool = False,
+        load_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        options = _checked(load_options or {})
+        chosen = registry.current(model) if model is not None else None
+        self._lock = threading.RLock()
+        self._closed = False
+        self._notices = 0
+        super().__init__(ui_answer=Answer().to_dict(), ui_loading=Loading().to_dict())
+        self._image_worker = Worker("vlm_nb-explorer-images")
+        self._model_worker = Worker("vlm_nb-explorer-models")
+        self._album = Album(self, self._image_worker, self._moved)
+        self._models = ModelDesk(self, self._model_worker, options, chosen)
+        self._desk = AskDesk(self, self._models, self._album, self._model_worker, self._keep)
+        self._keepsake = Keepsake()
+        self._handlers = self._table()
+        self.on_msg(self._on_message)
+        self._models.show()
+        self._album.tell()
+        self._desk.tell()
+        if images is not None:
+            self.add(images, column=column, recursive=recursive)
+
+    def _table(self) -> dict[str, Callable[[dict[str, Any]], None]]:
+        album, models, desk = self._album, self._models, self._desk
+        return {
+            "hello": lambda message: models.refresh(),
+            "load": models.load,
+            "cancel_load": models.cancel,
+            "unload": models.unload,
+            "pick": album.pick,
+            "go": album.show,
+            "large": album.large,
+            "crop": album.crop,
+            "thumbs": album.thumbs,
+            "ask": desk.ask,
+            "stop": desk.stop,
+            "edit": desk.edit,
+            "recall": desk.recall,
+            "export": self._export,
+        }
+
+    # For users ----------------------------------------------------------------------------------------------
+
+    def add(self, images: Any, *, column: str | None = None, recursive: bool = False) -> None:
+        """Add images (see ``vlm_nb.explore``) and show the first of them.
+
+        Raises OptionError for a column that is not there, and SourceError where one image was given and
+        cannot be used.
+        """
+        if hasattr(images, "columns") and hasattr(images, "loc"):
+            images = from_table(images, column)
+        elif column is not None:
+            raise OptionError("column= names a column of a DataFrame; the images given are none.")
+        self._album.add(images, recursive=recursive)
+
+    @property
+    def prediction(self) -> Prediction | None:
+        """The shown answer, its boxes as corrected; None before the first."""
+        return self._desk.shown.result() if self._desk.shown else None
+
+    @property
+    def predictions(self) -> list[Prediction]:
+        """All answers in order, their boxes as corrected."""
+        found = (turn.result() for turn in self._desk.turns)
+        return [prediction for prediction in found if prediction is not None]
+
+    @property
+    def results(self) -> DataFrame:
+        """All answers as a DataFrame: what ``vlm_nb.to_frame`` gives. Needs pandas."""
+        from ..frames import to_frame
+        from ..results import Outcome
+
+        return to_frame([Outcome(prediction, None) for prediction in self.predictions])
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write all answers, with images and boxes, as one page that needs nothing else; return its path."""
+        target = Path(path).expanduser()
+        target.write_text(keeping.to_html(self.predictions), encoding="utf-8")
+        return target
+
+    def close(self) -> None:
+        """End the threads, forget the images, and unload what was loaded from here. Twice is fine."""
+        if self._closed:
+            return
+        self._closed = True
+        self._desk.close()
+        self._image_worker.close()
+        self._model_worker.close()
+        self._models.close()
+        self._album.items = []
+        super().close()
+
+    # The seam to the parts (see ``screen.Screen``) ----------------------------------------------------------
+
+    def show(self, **areas: Any) -> None:
+        """Replace what areas of the widget show; any thread may call this."""
+        with self._lock:
+            if not self._closed:
+                for name, value in areas.items():
+                    setattr(self, f"ui_{name}", value)
+
+    def message(self, content: dict[str, Any], buffers: Sequence[bytes] = ()) -> None:
+        """Send a message that is not kept; any thread may call this."""
+        with self._lock:
+            if not self._closed:
+                self.send(content, list(buffers))
+
+    def alert(self, error: BaseException | str) -> None:
+        """Show an error as an alert."""
+        problem = Problem(message=error) if isinstance(error, str) else Problem.of(error)
+        with self._lock:
+            self._notices += 1
+            self.show(notice={"number": self._notices, "message": problem.message, "detail": problem.detail})
+
+    def _export(self, message: dict[str, Any]) -> None:
+        made = keeping.export(self.predictions, str(message.get("format")))
+        content = {"type": "file", "name": made.name, "mime": made.mime}
+        self.message(content, [made.text.encode()])
+
+    def _moved(self) -> None:
+        self._desk.moved()
+
+    def _keep(self, turn: Turn) -> None:
+        self._keepsake.update(turn.result())
+
+    # From the browser ---------------------------------------------------------------------------------------
+
+    def _on_message(self, _: Any, content: Any, buffers: list[Any]) -> None:
+        kind = content.get("type") if isinstance(content, dict) else None
+        try:
+            if kind == "upload":
+                self._album.upload(content, buffers)
+            elif kind in self._handlers:
+                self._handlers[kind](content)
+        except Exception as error:  # noqa: BLE001 - shown to the user, whatever it is
+            self.alert(error)
+        if kind is not None and "id" in content:
+            self.message({"type": "ack", "id": content["id"]})
+
+    def _ipython_display_(self, **options: Any) -> None:
+        from IPython.display import display
+
+        shown = self._repr_mimebundle_()
+        data, metadata = shown if isinstance(shown, tuple) else (shown, {})
+        display(data, metadata=metadata, raw=True)  # type: ignore[no-untyped-call]
+        self._keepsake.display()
+
+
+def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Refuse an unknown keyword now, not when Load is pressed."""
+    for key in options:
+        if key not in LoadSpec.names() or key == "keep":
+            raise unknown_option("load keyword", key, LoadSpec.names())
+    return dict(options)
