@@ -103,6 +103,7 @@ def point_rows() -> Iterator[tuple[str, Case]]:
         ("moondream", point_table.MOONDREAM),
     ):
         yield from ((name, spelled(case, fraction)) for case in table)
+    yield from (("yi_vl", spelled(case, of_999)) for case in point_table.LISTS)
 
 
 def rows() -> Iterator[tuple[str, Case]]:

@@ -4,12 +4,31 @@ from __future__ import annotations
 
 from ..errors import unknown_option
 from .base import Family, ImageLimits
+from .by_server import GEMINI, KIMI_VL, MOONDREAM, NVILA, YI_VL
+from .cosmos_reason1 import COSMOS_REASON1
+from .deepseek_vl2 import DEEPSEEK_VL2
 from .default import DEFAULT
+from .florence2 import FLORENCE2
+from .general import GEMMA3, IDEFICS3, MISTRAL3
+from .glm4v import GLM4V
+from .internvl import INTERNVL
+from .kosmos2 import KOSMOS2
+from .llava import LLAVA, LLAVA_NEXT
+from .minicpmv import MINICPMV
+from .molmo import MOLMO, MOLMO2
+from .paligemma import PALIGEMMA
 from .qwen2_5_vl import QWEN2_5_VL
+from .qwen2_vl import QWEN2_VL
+from .qwen3_vl import QWEN3_5, QWEN3_VL
+from .qwen_vl import QWEN_VL
 
 __all__ = ["DEFAULT", "Family", "ImageLimits", "families", "family_for", "known_family"]
 
-_FAMILIES: tuple[Family, ...] = (QWEN2_5_VL,)
+_FAMILIES: tuple[Family, ...] = (
+    *(QWEN2_5_VL, QWEN3_VL, QWEN3_5, QWEN2_VL, QWEN_VL, COSMOS_REASON1),
+    *(INTERNVL, LLAVA, LLAVA_NEXT, PALIGEMMA, FLORENCE2, KOSMOS2, GLM4V, MOLMO, MOLMO2, MINICPMV),
+    *(DEEPSEEK_VL2, NVILA, YI_VL, KIMI_VL, GEMINI, MOONDREAM, GEMMA3, MISTRAL3, IDEFICS3),
+)
 
 
 def families() -> tuple[Family, ...]:
@@ -38,7 +57,10 @@ def _by_name(name: str) -> Family | None:
 
 def known_family(model_type: str) -> Family:
     """Return the family called ``model_type``; raises OptionError naming the nearest for an unknown one."""
-    known = {key: family for family in _FAMILIES for key in (*family.model_types, family.name)}
+    known: dict[str, Family] = {}
+    for family in _FAMILIES:
+        for key in (family.name, *family.model_types):
+            known.setdefault(key, family)
     if model_type not in known:
         raise unknown_option("model type", model_type, known)
     return known[model_type]

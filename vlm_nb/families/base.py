@@ -29,7 +29,8 @@ class Family:
     grounding format (see ``grounding.FORMATS``). ``locate_prompt`` holds ``{phrase}``. ``quantization_skips``
     are module-name prefixes that stay in 16 bit. ``version`` is part of the ledger key: raise it when a
     change here can change an answer. ``geometry`` says how an image becomes what the model sees.
-    ``chat=False`` marks models without a chat template (``plain_prompt`` renders the prompt).
+    ``chat=False`` marks models without a chat template: ``plain_prompt`` renders the prompt, with
+    ``image_placeholder`` for each image where the processor wants one.
     ``in_transformers=False`` marks models that transformers cannot load without their own code: they are
     known here for use through servers.
     """
@@ -47,6 +48,7 @@ class Family:
     geometry: Geometry = field(default_factory=Shrink)
     processor_kwargs: Mapping[str, Any] = field(default_factory=dict)
     chat: bool = True
+    image_placeholder: str = ""
     in_transformers: bool = True
     multi_image: bool = True
     version: int = 1
@@ -59,23 +61,26 @@ class Family:
     def prepare(self, image: Image, limits: ImageLimits | None = None) -> tuple[Image, Frame]:
         """Make the only geometric change: return the image that the model shall see, and its inverse mapping.
 
-        ``image`` is an upright RGB image; ``limits`` come from the checkpoint and the user (see
-        ``limits_from_processor``).
+        ``image`` is an upright RGB image; ``limits`` come from the checkpoint and the user (``limits_for``).
         """
         frame = self.frame_for(image.size, limits)
         return fit(image, frame), frame
 
-    def limits_from_processor(self, config: Mapping[str, Any]) -> ImageLimits:
-        """Return the limits that a checkpoint's image-processor config gives (``image_processor.to_dict()``).
+    def limits_for(
+        self, found: ImageLimits, *, max_pixels: int | None = None, min_pixels: int | None = None
+    ) -> ImageLimits:
+        """Return the limits of a loaded checkpoint: the user's, else the checkpoint's, else the family's.
 
-        A checkpoint may lower the family's ``max_pixels`` but not raise it (Qwen's own allows 16,000 tokens
-        an image); a user's ``max_pixels`` may: put it on top with ``dataclasses.replace``.
+        ``found`` is what the checkpoint's image processor says. It may lower the family's ``max_pixels`` but
+        not raise it (Qwen2.5-VL's own allows 16,000 tokens an image); the user may.
         """
-        found = self.geometry.limits(config)
-        ours, theirs = self.limits.max_pixels, found.max_pixels
-        if ours is None or theirs is None:
-            return found
-        return replace(found, max_pixels=min(ours, theirs))
+        limits = self.geometry.checkpoint(found)
+        areas = [area for area in (self.limits.max_pixels, limits.max_pixels) if area]
+        return replace(
+            self.merged_limits(limits),
+            max_pixels=max_pixels or min(areas, default=None),
+            min_pixels=min_pixels or limits.min_pixels or self.limits.min_pixels,
+        )
 
     def merged_limits(self, limits: ImageLimits | None) -> ImageLimits:
         """Return the family's limits with the caller's set values on top."""
@@ -101,8 +106,15 @@ class Family:
         return Message("user", (*refs, prompt))
 
     def plain_prompt(self, messages: Sequence[Message]) -> str | None:
-        """Return the complete prompt of a family without a chat template, else None."""
-        return None
+        """Return the complete prompt of a family without a chat template, else None.
+
+        Such families take one question at a time: the last message counts, its images come first.
+        """
+        if self.chat or not messages:
+            return None
+        last = messages[-1]
+        images = sum(isinstance(part, ImageRef) for part in last.parts)
+        return self.image_placeholder * images + last.text
 
     def parse(self, text: str, frames: Sequence[Frame], *, asked: bool) -> Grounding:
         """Read ``text`` as this family writes it; boxes come back in 0..1 of the original images."""

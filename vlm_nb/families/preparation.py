@@ -7,9 +7,8 @@ placed without the image; ``fit`` then makes the picture. Sizes are (width, heig
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..request import Size
 from ..results import Frame
@@ -38,13 +37,13 @@ class ImageLimits:
 
 
 class Geometry(Protocol):
-    """One way to place an image; ``limits`` reads what a checkpoint's image-processor config says."""
+    """One way to place an image; ``checkpoint`` says which of a checkpoint's limits it goes by."""
 
     def frame(self, size: Size, limits: ImageLimits) -> Frame:
         """Return where an original of ``size`` (width, height) lies in what the model sees."""
 
-    def limits(self, config: Mapping[str, Any]) -> ImageLimits:
-        """Return the limits in an image processor's ``to_dict()``."""
+    def checkpoint(self, found: ImageLimits) -> ImageLimits:
+        """Return ``found`` (from the checkpoint's image processor) as bounds on one prepared image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +62,8 @@ class Shrink:
         scale = math.sqrt(limits.max_pixels / (wide * high))
         return Frame(size, (max(1, int(wide * scale)), max(1, int(high * scale))))
 
-    def limits(self, config: Mapping[str, Any]) -> ImageLimits:
-        """Nothing to read: such processors take any size."""
+    def checkpoint(self, found: ImageLimits) -> ImageLimits:
+        """Nothing to go by: such processors take any size."""
         return ImageLimits()
 
 
@@ -73,9 +72,11 @@ class SmartResize:
     """Qwen's resize: both sides multiples of ``patch``, area within limits, ratio kept as far as possible.
 
     An image longer than ``MAX_RATIO`` (or than the allowed number of patches in a row) is padded first.
+    ``frames`` divides the checkpoint's limits where they count an image as several video frames.
     """
 
     patch: int = 28
+    frames: int = 1
 
     def frame(self, size: Size, limits: ImageLimits) -> Frame:
         """Return the frame of the resized image; ``content`` is set where it was padded."""
@@ -85,35 +86,35 @@ class SmartResize:
         seen = smart_resize(outer, patch, least, most)
         return Frame(size, seen, None if outer == size else centred(size, seen))
 
-    def limits(self, config: Mapping[str, Any]) -> ImageLimits:
-        """Read ``min_pixels``/``max_pixels`` (or ``size``'s edges, which hold areas) and the patch sizes."""
-        size = _mapping(config.get("size"))
-        least = config.get("min_pixels") or size.get("shortest_edge")
-        most = config.get("max_pixels") or size.get("longest_edge")
-        patch, merge = config.get("patch_size"), config.get("merge_size")
+    def checkpoint(self, found: ImageLimits) -> ImageLimits:
+        """Return the areas and the patch, counted for one image."""
+        least, most = found.min_pixels, found.max_pixels
         return ImageLimits(
-            min_pixels=_whole(least),
-            max_pixels=_whole(most),
-            patch=patch * merge if isinstance(patch, int) and isinstance(merge, int) else None,
+            min_pixels=least // self.frames if least else None,
+            max_pixels=most // self.frames if most else None,
+            patch=found.patch,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class FixedSize:
-    """One size for every image: squashed to it, or with ``pad`` placed in its middle in proportion."""
+    """One size for every image: squashed to it, or with ``pad`` placed in its middle in proportion.
+
+    ``from_checkpoint`` takes the size of the checkpoint's processor in place of ``default``.
+    """
 
     default: Size
     pad: bool = False
+    from_checkpoint: bool = True
 
     def frame(self, size: Size, limits: ImageLimits) -> Frame:
         """Return the frame: all of the fixed size, or the centred rectangle in it."""
         seen = limits.size or self.default
         return Frame(size, seen, centred(size, seen) if self.pad else None)
 
-    def limits(self, config: Mapping[str, Any]) -> ImageLimits:
-        """Read the size after the processor's crop, or its resize where it does not crop."""
-        cropped = config.get("do_center_crop") and _size(config.get("crop_size"))
-        return ImageLimits(size=cropped or _size(config.get("size")))
+    def checkpoint(self, found: ImageLimits) -> ImageLimits:
+        """Return the size, where the processor's size is the model's."""
+        return ImageLimits(size=found.size if self.from_checkpoint else None)
 
 
 def smart_resize(size: Size, patch: int, min_pixels: int, max_pixels: int) -> Size:
@@ -170,22 +171,3 @@ def shrink_to(image: Image, max_pixels: int | None) -> tuple[Image, Frame]:
     """Return ``image`` with at most ``max_pixels`` pixels, and its frame."""
     frame = Shrink().frame(image.size, ImageLimits(max_pixels=max_pixels))
     return fit(image, frame), frame
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _whole(value: Any) -> int | None:
-    return int(value) if isinstance(value, (int, float)) and value > 0 else None
-
-
-def _size(value: Any) -> Size | None:
-    """Read a processor's size: a number, {"height", "width"} or {"shortest_edge"}."""
-    if isinstance(value, int):
-        return value, value
-    wide, high = _whole(_mapping(value).get("width")), _whole(_mapping(value).get("height"))
-    edge = _whole(_mapping(value).get("shortest_edge"))
-    if wide and high:
-        return wide, high
-    return (edge, edge) if edge else None

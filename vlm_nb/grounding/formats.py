@@ -64,6 +64,7 @@ _ALL = (
         space=PER_MILLE,
         syntaxes=(read_tags, read_objects),
         writer=tag_writer(("<ref>", "</ref>"), ("<box>", "</box>"), "nested"),
+        specials=(*_QWEN_SPECIALS, "</s>"),
         source="OpenGVLab/InternVL documentation, get_started/chat_data_format: 0..1000",
         sign=re.compile(r"<box>\s*\["),
     ),
@@ -106,6 +107,13 @@ _ALL = (
         syntaxes=(read_objects,),
         writer=list_writer,
         source="NVlabs/VILA: 0..1 (unsure: the repository publishes no grounding format)",
+    ),
+    Format(
+        name="yi_vl",
+        space=Space(scale=999, top=999),
+        syntaxes=(read_objects,),
+        writer=list_writer,
+        source="01-ai/Yi, issue 376: 0..999",
     ),
     Format(
         name="paligemma",

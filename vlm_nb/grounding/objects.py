@@ -46,9 +46,9 @@ def read_objects(text: str, asked: bool) -> Reading:
         if isinstance(found, Root):
             _end_root(text, found, reading, asked, before)
         elif isinstance(found.value, dict):
-            _read_object(found, reading, asked)
+            _read_object(found, found.value, reading, asked)
         elif asked:
-            _read_list(text, found, reading)
+            _read_list(text, found.start, found.value, reading, before)
     return reading
 
 
@@ -57,10 +57,12 @@ class _Progress:
 
     def __init__(self) -> None:
         self.state = (0, 0, False)
+        self.label = ""
 
     def moved(self, reading: Reading) -> bool:
         """Whether anything was added since; start counting anew."""
         earlier, self.state = self.state, (len(reading.marks), reading.refused, reading.empty)
+        self.label = ""
         return self.state != earlier
 
 
@@ -86,13 +88,10 @@ def _with_fence(text: str, start: int, end: int) -> tuple[int, int]:
     return opening.start(), closing.end() if closing else end
 
 
-def _read_object(found: Found, reading: Reading, asked: bool) -> None:
-    if found.inside and found.key.lower() in BOX_KEYS + LOOSE_BOX_KEYS:
-        return  # the object around it reads it
-    assert isinstance(found.value, dict)  # noqa: S101 - the caller looked
-    if not found.value:
-        return
-    fields = {key.lower(): value for key, value in found.value.items()}
+def _read_object(found: Found, value: dict[str, Value], reading: Reading, asked: bool) -> None:
+    if not value or (found.inside and found.key.lower() in BOX_KEYS + LOOSE_BOX_KEYS):
+        return  # nothing in it, or the object around it reads it
+    fields = {key.lower(): item for key, item in value.items()}
     loose = (*LOOSE_BOX_KEYS, *LIST_KEYS) if asked else ()
     score = _score(fields)
     labels = _labels(fields, found.key)
@@ -106,7 +105,7 @@ def _read_object(found: Found, reading: Reading, asked: bool) -> None:
             known = True
             _add_boxes(fields[key], 2, labels, score, reading, strict=key in POINT_KEYS)
     if not known and not _add_corners(fields, labels, score, reading, asked) and asked:
-        _add_named(found.value, reading)
+        _add_named(value, reading)
 
 
 def _holds_objects(value: Value) -> bool:
@@ -223,22 +222,29 @@ def _score(fields: dict[str, Value]) -> float | None:
     return None
 
 
-def _read_list(text: str, found: Found, reading: Reading) -> None:
-    """Read a free list of four numbers (asked only); its phrase is what stands before it on the line."""
-    assert isinstance(found.value, list)  # noqa: S101 - the caller looked
-    numbers = [item for item in found.value if isinstance(item, float)]
+def _read_list(text: str, start: int, items: list[Value], reading: Reading, before: _Progress) -> None:
+    """Read a free list of four numbers (asked only).
+
+    Its phrase is what stands before it on the line; lists in one outer bracket share the first one's.
+    """
+    numbers = [item for item in items if isinstance(item, float)]
     if len(numbers) != 4:
         return
-    words = [item for item in found.value if isinstance(item, str)]
-    label = words[0] if words else phrase_before(text, found.start)
+    words = [item for item in items if isinstance(item, str)]
+    label = words[0] if words else phrase_before(text, start) or before.label
+    before.label = label
     _add(label, numbers, None, reading)
 
 
 def phrase_before(text: str, start: int) -> str:
-    """Return the phrase that introduces the bracket at ``start``: "2. **Red car**: [" gives "Red car"."""
-    line = text[max(0, start - 80) : start].rpartition("\n")[2].rstrip(" \t[(")
-    if not line.endswith((":", "=", "-", "–")):
+    """Return the phrase that introduces the bracket at ``start``: "2. **Red car**: [" gives "Red car".
+
+    "car[[" gives "car" too: InternVL's answers without its special tokens.
+    """
+    line = text[max(0, start - 80) : start].rpartition("\n")[2].rstrip("[(")
+    if not line.rstrip().endswith((":", "=", "-", "–")) and not line[-1:].isalnum():
         return ""
+    line = line.rstrip()
     line = _BULLET.sub("", line).rstrip(":=-– \t*_`\"'")
     return line if len(line.split()) <= 8 and not set(line) & set("[](){}") else ""
 
