@@ -56,8 +56,8 @@ class Book:
         self._leaders: dict[bytes, Row] = {}
         self._drawn: Counter[bytes] = Counter()
         self._troubles: list[str] = []
-        self._ledger = self._open_ledger() if identity is not None else None
         self._output = OutputFile(Path(options.output).expanduser(), line) if options.output else None
+        self._ledger = self._open_ledger() if identity is not None else None
         self._run = 0
         if self._ledger and identity is not None:
             shown = {name: identity[name] for name in ("model", "numbers", "family")}
@@ -199,6 +199,7 @@ class Book:
         try:
             self._output.append(row.position, row.key, outcome)
         except OSError as error:
+            self._output.close()
             self._output = None
             self._troubles.append(f"the output file cannot be written ({error}); the run goes on without it.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +37,11 @@ class OutputFile:
         self._rows: set[tuple[int, bytes]] = set()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a+b")
-        self._scan()
+        try:
+            self._scan()
+        except BaseException:
+            self._file.close()
+            raise
 
     def get(self, key: bytes) -> str | None:
         """Return the answer of an earlier line with that key, as a record."""
@@ -60,8 +65,9 @@ class OutputFile:
         self._file.flush()
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file; what a full disk refused was reported when it was appended."""
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def _scan(self) -> None:
         self._file.seek(0)
