@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import subprocess
@@ -12,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, features
 
 from vlm_nb import sources
@@ -284,6 +287,21 @@ def test_a_list_or_folder_is_not_one_image(tmp_path: Path) -> None:
     corners().save(tmp_path / "x.png")
     with pytest.raises(SourceError, match="expected one image, got 1"):
         load(tmp_path)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(["PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP"]),
+    st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=6),
+    st.integers(0, 400),
+)
+def test_damaged_files_load_or_are_source_errors(kind: str, edits: list[tuple[int, int]], cut: int) -> None:
+    data = bytearray(saved(corners((12, 8)), kind))
+    for place, value in edits:
+        data[place % len(data)] = value
+    damaged = bytes(data[: len(data) - cut % len(data)]) if cut > 300 else bytes(data)
+    with contextlib.suppress(SourceError):
+        assert load(damaged, max_pixels=1_000_000).mode == "RGB"
 
 
 # Arrays and tensors -----------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MAX_BUNDLE = 150_000
 """Bytes of a whole output as saved in a notebook."""
-MAX_JPEG = 100_000
+MAX_JPEG = 80_000
 _OPEN_CAPTION = 1_500
 _CHIPS_IN_VIEW = 8
 

@@ -22,7 +22,7 @@ PREVIEW_SIDE = 1024
 _SCREEN_SIDE = 640.0
 _FONT_SIZE = 12.0
 _PAD_X, _PAD_Y = 4.0, 1.0
-_QUALITIES = (92, 85, 75, 65, 50)
+_QUALITIES = (90, 82, 72, 60, 45)
 _SHRINK = 0.8
 _SMOOTH = 4
 
@@ -50,7 +50,7 @@ def fit_within(image: Image.Image, limit: tuple[int, int]) -> Image.Image:
     if ratio >= 1:
         return image
     size = max(1, round(image.width * ratio)), max(1, round(image.height * ratio))
-    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=1.5)
 
 
 def overlay_image(
