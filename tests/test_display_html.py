@@ -258,6 +258,8 @@ VISIBLE = [
     ("\x00\x1b\x7f", "␀␛␡"),
     ("\x85\u202e", "⟨U+0085⟩⟨U+202E⟩"),
     ("\ud800", "⟨U+D800⟩"),
+    ("a\r\nb\rc", "a\nb␍c"),
+    ("newer than this Python: \U0001fae8 \U0001fadf", "newer than this Python: \U0001fae8 \U0001fadf"),
     ("👩\u200d👧 é", "👩\u200d👧 é"),
     ("می\u200cخواهم", "می\u200cخواهم"),
 ]

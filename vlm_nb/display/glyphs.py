@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,7 +32,7 @@ def visible(text: str) -> str:
     """Show control characters as symbols or code points; keep newlines and tabs. Safe for any encoding."""
     if text.isprintable():
         return text
-    return "".join(_shown(character) for character in text)
+    return "".join(_shown(character) for character in text.replace("\r\n", "\n"))
 
 
 def one_line(text: str) -> str:
@@ -61,7 +60,7 @@ def _shown(character: str) -> str:
         return chr(0x2400 + code)
     if code == 127:
         return "\u2421"
-    if 128 <= code < 160 or character in _BIDI_CONTROLS or unicodedata.category(character) in ("Cs", "Cn"):
+    if 128 <= code < 160 or character in _BIDI_CONTROLS or 0xD800 <= code < 0xE000:
         return f"⟨U+{code:04X}⟩"
     return character
 
