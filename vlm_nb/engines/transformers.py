@@ -19,6 +19,7 @@ from ..errors import OptionError, OutOfMemory
 from .base import MODEL_GATE, Capabilities, MemoryReport, ModelInfo, Progress, Ticket, as_vlm_error
 from .hf import devices, generation
 from .hf.batching import Row, pick
+from .hf.constraint import Constraint, Grammars
 from .hf.decoding import TextStream
 from .hf.opening import Loaded, open_model
 from .hf.sampling import Sampler
@@ -41,11 +42,12 @@ class TransformersBackend:
             raise OptionError(
                 "the transformers engine takes model_kwargs= (for from_pretrained), not engine_args=."
             )
-        self.capabilities = Capabilities(beams=True, confidence=True)
+        self.capabilities = Capabilities(beams=True, confidence=True, schema=True)
         self.memory_report: MemoryReport | None = None
         self._spec = spec
         self._loaded: Loaded | None = None
         self._rows: list[Row] = []
+        self._grammars: Grammars | None = None
         self._most_rows = spec.max_batch_size or DEFAULT_ROWS["cpu"]
 
     def context(self) -> contextlib.AbstractContextManager[Any]:
@@ -92,13 +94,23 @@ class TransformersBackend:
         return Row(
             ticket=ticket,
             encoded=encoded,
-            sampler=Sampler(settings, loaded.defaults, loaded.eos, loaded.device),
+            sampler=Sampler(settings, loaded.defaults, loaded.eos, loaded.device, self._constraint(ticket)),
             stream=TextStream(
                 loaded.tokenizer, skip_special=not ticket.request.keep_special_tokens, stop=settings.stop
             ),
             limit=min(settings.max_new_tokens, room),
             eos=loaded.eos,
         )
+
+    def _constraint(self, ticket: Ticket) -> Constraint | None:
+        schema = ticket.request.schema
+        if schema is None:
+            return None
+        if self._grammars is None:
+            loaded = self._need()
+            width = loaded.model.config.get_text_config().vocab_size
+            self._grammars = Grammars(loaded.tokenizer, width, loaded.eos)
+        return self._grammars.constraint(schema)
 
     def step(self) -> None:
         """Run one batch to its end. After out-of-memory its rows go on in smaller batches."""
@@ -148,7 +160,7 @@ class TransformersBackend:
 
     def close(self) -> None:
         """Free model, caches and device memory."""
-        loaded, self._loaded = self._loaded, None
+        loaded, self._loaded, self._grammars = self._loaded, None, None
         self._rows.clear()
         if loaded is None:
             return

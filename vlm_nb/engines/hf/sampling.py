@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from ...request import GenerationConfig
+from .constraint import Constraint
 
 
 class Sampler:
@@ -25,7 +26,7 @@ class Sampler:
 
     ``defaults`` are the checkpoint's: its temperature, top_p, top_k and repetition_penalty hold where
     sampling was asked for and the request does not say. Greedy rows take a repetition penalty from the
-    request only.
+    request only. A ``constraint`` masks what its grammar does not allow, before anything else.
     """
 
     def __init__(
@@ -34,7 +35,9 @@ class Sampler:
         defaults: Mapping[str, Any],
         eos: frozenset[int],
         device: torch.device,
+        constraint: Constraint | None = None,
     ) -> None:
+        self._constraint = constraint
         self._eos = sorted(eos)
         self._min_new = settings.min_new_tokens if eos else 0
         inherited = defaults if settings.sampling else {}
@@ -49,11 +52,19 @@ class Sampler:
 
     def is_plain(self, new_tokens: int) -> bool:
         """Whether the scores stay as they are at this step."""
-        return self._generator is None and self._penalty is None and new_tokens >= self._min_new
+        free = self._constraint is None and self._penalty is None
+        return free and self._generator is None and new_tokens >= self._min_new
+
+    def accept(self, token: int) -> None:
+        """Take note of the token that was chosen."""
+        if self._constraint is not None:
+            self._constraint.accept(token)
 
     def __call__(self, ids: torch.Tensor, scores: torch.Tensor, new_tokens: int) -> torch.Tensor:
         """``ids``: the row's own tokens, unpadded, [1, length]; ``scores``: float, [1, vocabulary]."""
-        if new_tokens < self._min_new:
+        if self._constraint is not None:
+            scores = self._constraint.mask(scores)
+        elif new_tokens < self._min_new:
             scores = scores.clone()
             scores[:, self._eos] = -torch.inf
         if self._penalty is not None:
