@@ -1,5 +1,7 @@
-"""Loads models in a process of its own, as the JSON lines on its input say: huggingface_hub reads its settings
-(``HF_ENDPOINT``, the cache) once, at import. Answers with JSON lines; nothing else may reach its output."""
+"""Loads models in a process of its own: huggingface_hub reads ``HF_ENDPOINT`` and its cache once, at import.
+
+Orders are JSON lines on its input, answers JSON lines on its output; nothing else may come out there.
+"""
 
 from __future__ import annotations
 

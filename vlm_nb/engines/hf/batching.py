@@ -146,7 +146,7 @@ def collate(
 def _padded(row: Row, key: str, width: int, fill: int) -> torch.Tensor:
     tensor = row.encoded.inputs[key]
     if key == "input_ids":
-        tensor = row.ids[:, -1:].expand(1, row.length)
+        tensor = row.ids
     elif row.new_ids:  # the answer so far: visible, and nothing but text
         answer = torch.full((1, len(row.new_ids)), int(key == "attention_mask"), dtype=tensor.dtype)
         tensor = torch.cat([tensor, answer], dim=1)

@@ -114,8 +114,8 @@ def _download_failed(error: BaseException, name: str) -> VLMError:
     status = _status(error)
     reason = f"HTTP {status}" if status else type(error).__name__
     return DownloadError(
-        f"{name} could not be downloaded ({reason}). Check the network and load again: files that arrived whole "
-        "are kept, and only the rest is fetched."
+        f"{name} could not be downloaded ({reason}). Check the network and load again: files that arrived "
+        "whole are kept, and only the rest is fetched."
     )
 
 

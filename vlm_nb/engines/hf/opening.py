@@ -114,6 +114,8 @@ def _plan_quantization(plan: _Plan) -> None:
         kind = loading.auto_class(plan.config, trust_remote_code=spec.trust_remote_code)
         empty = memory.skeleton(plan.config, kind, trust_remote_code=spec.trust_remote_code)
         keep = quantization.modules_to_keep(empty, family)
+        if spec.quantization == "4bit" and plan.device.type == "cpu":
+            keep += quantization.without_kernel(empty, keep)
         plan.estimate = memory.estimate(empty, plan.config, plan.dtype, spec.quantization, keep)
     plan.quantization = quantization.quantization_config(spec, plan.config, keep, plan.dtype, plan.device)
     if spec.quantization_config is not None:

@@ -8,6 +8,7 @@ head and tied modules too.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -17,6 +18,13 @@ from torch import nn
 
 from ...errors import MissingDependency, OptionError, QuantizationUnavailable
 from ..spec import LoadSpec
+
+# Input and output features must be multiples of these, in bitsandbytes' packing for CPUs with AVX512-BF16.
+CPU_BLOCK = (64, 32)
+NOTES = {
+    "bitsandbytes.autograd._functions": "MatMul8bitLt: inputs will be cast",
+    "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",
+}
 
 
 def quantization_config(
@@ -71,6 +79,7 @@ def name_of(quantization: Any) -> str:
 
 def check_bitsandbytes(device: torch.device) -> None:
     """Raise MissingDependency or QuantizationUnavailable where bitsandbytes cannot work on ``device``."""
+    quiet_bitsandbytes()
     try:
         import bitsandbytes
     except ImportError as error:
@@ -111,6 +120,26 @@ def modules_to_keep(model: nn.Module, family_skips: Iterable[str] = ()) -> list[
     tied = getattr(model, "all_tied_weights_keys", None) or {}
     keep.update(key.removesuffix(".weight") for pair in tied.items() for key in pair)
     return sorted(name for name in keep if name)
+
+
+def without_kernel(model: nn.Module, keep: list[str]) -> list[str]:
+    """Names of further linear layers whose shapes bitsandbytes' 4-bit kernel for the CPU cannot take."""
+    linear = {
+        name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) and not is_kept(name, keep)
+    }
+    return [n for n, m in linear.items() if m.in_features % CPU_BLOCK[0] or m.out_features % CPU_BLOCK[1]]
+
+
+def quiet_bitsandbytes() -> None:
+    """Keep bitsandbytes' notes (one a product in 8 bit) from standard error: an engine never prints."""
+    for name in NOTES:
+        logger = logging.getLogger(name)
+        if _is_news not in logger.filters:
+            logger.addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(tuple(NOTES.values()))
 
 
 def _decoder(model: nn.Module) -> nn.Module | None:
