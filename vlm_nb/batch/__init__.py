@@ -14,6 +14,7 @@ from ..results import Outcome
 from .book import Book
 from .identity import Answerer
 from .jsonl import Conversations, MakeJob, check_apart
+from .lookup import known_rows
 from .options import RUN_KEYS, RunOptions, ledger_path, split_options
 from .output import Line, plain_line
 from .pipeline import Counts, Pipeline
@@ -31,6 +32,7 @@ __all__ = [
     "in_ipython",
     "items_of",
     "jobs_of",
+    "known_rows",
     "ledger_path",
     "run",
     "run_jsonl",

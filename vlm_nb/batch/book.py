@@ -46,7 +46,9 @@ class Book:
     A store that fails is left out from then on; ``trouble`` says so once, in the caller's thread.
     """
 
-    def __init__(self, answerer: Answerer, options: RunOptions, line: Line = plain_line) -> None:
+    def __init__(
+        self, answerer: Answerer, options: RunOptions, line: Line = plain_line, *, noted: bool = True
+    ) -> None:
         identity = model_identity(answerer)
         self._options = options
         self._label = answerer.asker.label
@@ -59,7 +61,7 @@ class Book:
         self._output = OutputFile(Path(options.output).expanduser(), line) if options.output else None
         self._ledger = self._open_ledger() if identity is not None else None
         self._run = 0
-        if self._ledger and identity is not None:
+        if self._ledger and identity is not None and noted:
             shown = {name: identity[name] for name in ("model", "numbers", "family")}
             self._run = self._with_ledger(lambda ledger: ledger.begin(self._label, shown)) or 0
 
@@ -212,9 +214,13 @@ class Book:
 
     def close(self, *, rows: int = 0, hits: int = 0, failed: int = 0) -> None:
         """Note how the run went and close the stores."""
-        if self._ledger is not None:
+        if self._ledger is not None and self._run:
             self._with_ledger(lambda ledger: ledger.end(self._run, rows=rows, hits=hits, failed=failed))
-            self._with_ledger(Ledger.close)
+        with self._lock:  # a worker may still be at a row that nobody waits for
+            ledger, self._ledger = self._ledger, None
+        if ledger is not None:
+            with contextlib.suppress(LedgerError):
+                ledger.close()
         if self._output is not None:
             self._output.close()
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from .. import sources
 from ..asking import Job, Task
-from ..errors import PromptError, VLMError
+from ..errors import PromptError, SourceError, SourceNotFound, VLMError
 
 _TEMPLATES = 256
+_HINTS = 20
+_GLOB = frozenset("*?[")
 
 
 class JobMaker:
@@ -40,6 +44,38 @@ class JobMaker:
             return error
 
 
+class Expander:
+    """``sources.expand`` for many values. The search for similar names goes with the first few missing files.
+
+    It lists a whole folder each time, which a table of a million wrong paths cannot afford.
+    """
+
+    def __init__(self, *, recursive: bool = False) -> None:
+        self._recursive = recursive
+        self._hints = _HINTS
+
+    def __call__(self, value: Any) -> list[sources.Source | SourceError]:
+        """Return what ``value`` stands for: one source, several for a folder, or an error."""
+        path = _plain_path(value)
+        if path is None:
+            return sources.expand(value, recursive=self._recursive)
+        if os.path.isfile(path):
+            return [sources.Source(path, "path", Path(path))]
+        if self._hints > 0 or os.path.exists(path):
+            self._hints -= 1
+            return sources.expand(value, recursive=self._recursive)
+        return [SourceNotFound(f"no such file: {path[:200]}", source=path[:200])]
+
+
+def _plain_path(value: Any) -> str | None:
+    """A text that can only be a path, ``~`` expanded; None for anything else."""
+    if not isinstance(value, str) or len(value) > 1000 or "\0" in value:
+        return None
+    if "://" in value or value.startswith("data:") or not _GLOB.isdisjoint(value) or not value.strip():
+        return None
+    return os.path.expanduser(value.strip())
+
+
 def items_of(source: Any, *, recursive: bool = False) -> tuple[Iterable[Any], int | None]:
     """Return the images (or errors) that ``source`` expands to, lazily where it is a list, and their number.
 
@@ -54,7 +90,7 @@ def items_of(source: Any, *, recursive: bool = False) -> tuple[Iterable[Any], in
 
 
 def _each(parts: Iterable[Any], recursive: bool) -> Iterable[Any]:
-    return itertools.chain.from_iterable(map(functools.partial(sources.expand, recursive=recursive), parts))
+    return itertools.chain.from_iterable(map(Expander(recursive=recursive), parts))
 
 
 def jobs_of(

@@ -1,0 +1,82 @@
+"""``df.vlm`` and ``series.vlm``: registered now if pandas is loaded, else when it is."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+NAME = "vlm"
+
+
+def register() -> None:
+    """Give DataFrame and Series their ``vlm``: now, or once pandas is imported. Twice is fine."""
+    if _is_loaded():
+        _attach()
+    elif not any(isinstance(finder, _WhenPandasLoads) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _WhenPandasLoads())
+
+
+def unregister() -> None:
+    """Take ``vlm`` away again. Twice is fine."""
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _WhenPandasLoads)]
+    if not _is_loaded():
+        return
+    import pandas as pd
+
+    classes: tuple[Any, ...] = (pd.DataFrame, pd.Series)
+    for cls in classes:
+        if _is_ours(cls):
+            delattr(cls, NAME)
+            cls._accessors.discard(NAME)
+
+
+def _is_loaded() -> bool:
+    """Whether pandas is imported, and not only under way."""
+    return hasattr(sys.modules.get("pandas"), "Series")
+
+
+def _is_ours(cls: type) -> bool:
+    return str(getattr(getattr(cls, NAME, None), "__module__", "")).startswith("vlm_nb.")
+
+
+def _attach() -> None:
+    import pandas as pd
+
+    from .frame import FrameAccessor
+    from .series import SeriesAccessor
+
+    for cls, accessor, add in (
+        (pd.DataFrame, FrameAccessor, pd.api.extensions.register_dataframe_accessor),
+        (pd.Series, SeriesAccessor, pd.api.extensions.register_series_accessor),
+    ):
+        if not _is_ours(cls):
+            add(NAME)(accessor)
+
+
+class _WhenPandasLoads:
+    """An import hook that works once: it lets pandas load as ever, then attaches the accessors."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Step aside, and have pandas' own loader call back when it is done."""
+        if name != "pandas":
+            return None
+        sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not self]
+        spec = importlib.util.find_spec(name)
+        loader: Any = spec.loader if spec else None
+        if loader is None:
+            return spec
+        load = loader.exec_module
+
+        def load_and_attach(module: ModuleType) -> None:
+            del loader.exec_module  # the class's own again
+            load(module)
+            _attach()
+
+        loader.exec_module = load_and_attach
+        return spec
