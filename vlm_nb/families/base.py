@@ -54,6 +54,14 @@ class Family:
     version: int = 1
     notes: str = ""
 
+    @property
+    def keeps_size(self) -> bool:
+        """Whether the model must see exactly the prepared size (the processor's own resize is off).
+
+        Elsewhere the processor maps the whole image in its own way, and boxes relative to it stay right.
+        """
+        return self.processor_kwargs.get("do_resize") is False
+
     def frame_for(self, size: Size, limits: ImageLimits | None = None) -> Frame:
         """Return where an original image of ``size`` (width, height) will lie in what the model sees."""
         return self.geometry.frame(size, self.merged_limits(limits))

@@ -1,8 +1,9 @@
-"""Families that are only reached through servers, with little published about their grounding.
+"""Families that are mostly reached through servers, with little published about their grounding.
 
 - NVILA (NVlabs/VILA): a bare list in 0..1, unsure, a weak grounder; LLaVA's wording.
 - Yi-VL (01-ai/Yi, issue 376: an author gives the prompt and 0..999): bare lists.
-- Kimi-VL (arXiv 2504.07491): JSON in 0..1; no wording is published, Qwen2.5-VL's is used.
+- Kimi-VL (arXiv 2504.07491): JSON in 0..1; no wording is published, Qwen2.5-VL's is used. Transformers has
+  its successor Kimi-K2.5 (``kimi_k25``).
 - Gemini, through its OpenAI-compatible endpoint (google-gemini/cookbook,
   quickstarts/Spatial_understanding.ipynb: "Detect the 2d bounding boxes of …"): JSON in 0..1000, y first.
 - Moondream (m87-labs/moondream, README.md): its detect call gives a dict of objects in 0..1; there is no
@@ -38,7 +39,7 @@ KIMI_VL = Family(
     model_types=("kimi_vl", "kimi_k25"),
     name_patterns=("kimi-vl", "kimi_vl", "kimi-k2.5"),
     format="kimi_vl",
-    in_transformers=False,
+    quantization_skips=("model.vision_tower", "model.mm_projector"),
 )
 
 GEMINI = Family(

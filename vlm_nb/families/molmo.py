@@ -30,6 +30,6 @@ MOLMO2 = replace(
     model_types=("molmo2",),
     name_patterns=("molmo2", "molmo-2"),
     format="molmo2",
-    quantization_skips=("model.vision_backbone",),
+    quantization_skips=("model.vision_tower", "model.multi_modal_projector"),
     in_transformers=True,
 )

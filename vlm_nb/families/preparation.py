@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 FILL = (122, 116, 104)
 """Padding colour: the mean that CLIP-type processors subtract, so padding becomes zero."""
-MAX_RATIO = 150
-"""Longer images are padded to this ratio of sides (Qwen's own resize refuses ratios above 200)."""
+MAX_RATIO = 100
+"""Longer images are padded to this ratio of sides: Qwen's own resize refuses ratios above 200, and rounding
+to whole patches can raise a ratio by half."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
