@@ -172,7 +172,7 @@ def test_images_as_files_only_where_allowed(tmp_path: Any) -> None:
 
 
 def test_settings_and_schema_arrive() -> None:
-    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    schema = {"json": {"type": "object", "properties": {"a": {"type": "integer"}}}}
     with chat_server() as chat, engine_at(chat.url, args={"extra_body": {"priority": 1}}) as engine:
         answer(engine, ask("hi", schema=schema, temperature=0.5, top_k=3, seed=4, max_new_tokens=7))
     body = chat.bodies[0]

@@ -205,7 +205,7 @@ def test_schemas_are_closed_and_their_names_left_alone() -> None:
         "properties": {"properties": {"type": "object", "properties": {"a": {"type": "integer"}}}},
         "$defs": {"E": {"enum": [{"properties": {}}]}},
     }
-    sent = wire.response_format(schema, "vllm")["json_schema"]
+    sent = wire.settings(request(schema={"json": schema}), "vllm")["response_format"]["json_schema"]
     inner = {
         "type": "object",
         "properties": {"a": {"type": "integer"}},
@@ -220,8 +220,21 @@ def test_schemas_are_closed_and_their_names_left_alone() -> None:
         "required": ["properties"],
     }
     assert "additionalProperties" not in schema
-    with pytest.raises(CapabilityError):
-        wire.response_format(schema, "transformers")
+
+
+@pytest.mark.parametrize(
+    ("schema", "extra"),
+    [
+        ({"regex": "a+"}, {"structured_outputs": {"regex": "a+"}}),
+        ({"choices": ["a cat", "b.c"]}, {"structured_outputs": {"regex": r"(a\ cat)|(b\.c)"}}),
+    ],
+)
+def test_patterns_and_choices(schema: dict[str, Any], extra: dict[str, Any]) -> None:
+    assert wire.settings(request(schema=schema), "vllm")["extra_body"] == extra
+    with pytest.raises(CapabilityError, match="pydantic"):
+        wire.settings(request(schema=schema), "openai")
+    with pytest.raises(CapabilityError, match="cannot keep"):
+        wire.settings(request(schema={"json": {}}), "transformers")
 
 
 def chunk(**choice: Any) -> Any:

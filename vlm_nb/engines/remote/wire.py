@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,22 +28,36 @@ class Dialect:
     """What one kind of server knows beyond the OpenAI interface.
 
     ``keys`` maps our generation keys to its own; ``special_tokens`` says that it takes
-    ``skip_special_tokens``; ``schema`` that it takes ``response_format`` with a JSON schema; ``owner`` is
-    what it writes as ``owned_by`` in its model list; ``complete_list`` that the list names all its models.
+    ``skip_special_tokens``; ``schema`` that it takes ``response_format`` with a JSON schema; ``pattern``
+    turns a regular expression into what it takes for one. ``owner`` is what it writes as ``owned_by`` in its
+    model list; ``complete_list`` says that the list names all its models.
     """
 
     owner: str | None = None
     keys: Mapping[str, str] = field(default_factory=dict)
     special_tokens: bool = False
     schema: bool = True
+    pattern: Callable[[str], dict[str, Any]] | None = None
     complete_list: bool = False
 
 
 _LIKE_VLLM = {"top_k": "top_k", "repetition_penalty": "repetition_penalty", "min_new_tokens": "min_tokens"}
 DIALECTS: dict[str, Dialect] = {
     "openai": Dialect(),
-    "vllm": Dialect(owner="vllm", keys=_LIKE_VLLM, special_tokens=True, complete_list=True),
-    "sglang": Dialect(owner="sglang", keys=_LIKE_VLLM, special_tokens=True, complete_list=True),
+    "vllm": Dialect(
+        owner="vllm",
+        keys=_LIKE_VLLM,
+        special_tokens=True,
+        pattern=lambda regex: {"structured_outputs": {"regex": regex}},
+        complete_list=True,
+    ),
+    "sglang": Dialect(
+        owner="sglang",
+        keys=_LIKE_VLLM,
+        special_tokens=True,
+        pattern=lambda regex: {"regex": regex},
+        complete_list=True,
+    ),
     "lmdeploy": Dialect(
         owner="lmdeploy",
         keys={**_LIKE_VLLM, "min_new_tokens": "min_new_tokens"},
@@ -127,7 +142,7 @@ def settings(request: Request, server: str) -> dict[str, Any]:
     if request.keep_special_tokens and dialect.special_tokens:
         extra["skip_special_tokens"] = False
     if request.schema is not None:
-        sent["response_format"] = response_format(request.schema, server)
+        _constrain(sent, extra, request.schema, server)
     if extra:
         sent["extra_body"] = extra
     return sent
@@ -157,12 +172,19 @@ def _extra(config: GenerationConfig, server: str) -> dict[str, Any]:
     return {known[key]: value for key, value in wanted.items()}
 
 
-def response_format(schema: Mapping[str, Any], server: str) -> dict[str, Any]:
-    """Return the ``response_format`` for a JSON schema. Raises CapabilityError where it is refused."""
-    if not DIALECTS[server].schema:
-        raise CapabilityError(f"a server of the kind {server!r} cannot constrain answers to a schema.")
-    closed = closed_schema(dict(schema))
-    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": closed, "strict": True}}
+def _constrain(sent: dict[str, Any], extra: dict[str, Any], schema: Mapping[str, Any], server: str) -> None:
+    """Add what makes the server keep to ``{"json": …}``, ``{"regex": …}`` or ``{"choices": […]}``."""
+    ((kind, value),) = schema.items()
+    dialect = DIALECTS[server]
+    if kind == "json" and dialect.schema:
+        closed = {"name": "answer", "schema": closed_schema(value), "strict": True}
+        sent["response_format"] = {"type": "json_schema", "json_schema": closed}
+    elif kind != "json" and dialect.pattern is not None:
+        regex = value if kind == "regex" else "|".join(f"({re.escape(choice)})" for choice in value)
+        extra.update(dialect.pattern(regex))
+    else:
+        hint = " Give a JSON schema or a pydantic model instead." if kind != "json" and dialect.schema else ""
+        raise CapabilityError(f"a server of the kind {server!r} cannot keep to a {kind} schema.{hint}")
 
 
 _NAMED = frozenset({"properties", "$defs", "definitions", "patternProperties"})

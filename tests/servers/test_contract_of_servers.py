@@ -1,0 +1,33 @@
+"""The contract of every engine, for the openai engine with real servers behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_engine_contract import *  # noqa: F403
+from test_engine_contract import Case
+
+from vlm_nb.engines.spec import LoadSpec
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module", params=["transformers serve", "vllm"])
+def case(request: pytest.FixtureRequest, models: dict[str, Path]) -> Iterator[Case]:
+    if request.param == "vllm":
+        url = request.getfixturevalue("vllm_qwen")
+        yield Case(
+            LoadSpec(model=str(models["qwen"]), engine="openai", base_url=url), long=900, bad=("x" * 4000, {})
+        )
+        return
+    url = request.getfixturevalue("transformers_serve")
+    spec = LoadSpec(
+        model=str(models["llava"]),
+        engine="openai",
+        base_url=url,
+        max_concurrency=4,
+        engine_args={"server": "transformers", "retries": 1},
+    )
+    yield Case(spec, long=400, bad=("x", {"num_beams": 2}), seeds=False)
