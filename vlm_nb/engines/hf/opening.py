@@ -62,6 +62,7 @@ class _Plan:
 def open_model(spec: LoadSpec, progress: Callable[[Progress], None], cancelled: threading.Event) -> Loaded:
     """Load ``spec.model``. Raises a LoadError, OutOfMemory, OptionError or Cancelled."""
     processors.hide_broken_torchvision()
+    quantization.quiet_bitsandbytes()
     with torch.inference_mode(False):  # parameters made in inference mode could never be trained or adapted
         plan = _plan(spec, progress, cancelled)
         _refuse_if_too_big(plan)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import transformers
+
 from ...errors import LoadError, ModelNotFound, OptionError, VLMError
 from .failures import first_line, needs_code
 from .files import Checkpoint
@@ -30,6 +32,8 @@ def hide_broken_torchvision() -> None:
         for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
             del sys.modules[name]
         sys.modules["torchvision"] = None  # type: ignore[assignment]
+        remembered: Any = transformers.utils.import_utils.is_torchvision_available
+        getattr(remembered, "cache_clear", lambda: None)()
 
 
 def load_processor(checkpoint: Checkpoint, config: Any, *, trust_remote_code: bool) -> Any:
@@ -54,8 +58,6 @@ def load_processor(checkpoint: Checkpoint, config: Any, *, trust_remote_code: bo
 
 
 def _load(folder: str, config: Any, options: dict[str, Any]) -> Any:
-    import transformers
-
     auto: Any = transformers.AutoProcessor
     try:
         return auto.from_pretrained(folder, **options)
@@ -67,9 +69,7 @@ def _load(folder: str, config: Any, options: dict[str, Any]) -> Any:
 
 
 def _without_video(folder: str, config: Any, options: dict[str, Any]) -> Any:
-    from transformers import PROCESSOR_MAPPING
-
-    base: Any = PROCESSOR_MAPPING[type(config)]
+    base: Any = transformers.PROCESSOR_MAPPING[type(config)]
 
     class ImagesOnly(base):  # type: ignore[misc]
         """The family's processor for images and text; its video processor is None."""

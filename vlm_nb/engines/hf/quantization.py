@@ -79,7 +79,6 @@ def name_of(quantization: Any) -> str:
 
 def check_bitsandbytes(device: torch.device) -> None:
     """Raise MissingDependency or QuantizationUnavailable where bitsandbytes cannot work on ``device``."""
-    quiet_bitsandbytes()
     try:
         import bitsandbytes
     except ImportError as error:
