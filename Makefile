@@ -28,6 +28,10 @@ test-slow: $(VENV)/.test
 test-browser: $(VENV)/.browser  ## magics and widget in real JupyterLab and Notebook 7, headless Chromium
 	$(BIN)/python -m pytest -m browser
 
+test-servers: $(VENV)/.dev  ## the openai engine against real servers on loopback: transformers serve, vLLM
+	PYTHON="$(PYTHON)" bash tests/servers/install.sh
+	$(BIN)/python -m pytest -m servers -rs tests/servers
+
 gpu: $(VENV)/.test  ## needs a CUDA device
 	$(BIN)/python -m pytest -m gpu -rs
 

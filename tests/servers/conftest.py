@@ -133,9 +133,9 @@ def transformers_serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
         yield url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def vllm_qwen(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The base URL of a vLLM server with the random Qwen2.5-VL."""
+    """The base URL of a vLLM server with the random Qwen2.5-VL; an idle one still polls, so it ends early."""
     with vllm(models["qwen"], tmp_path_factory.mktemp("vllm")) as url:
         yield url
 
