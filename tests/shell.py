@@ -71,8 +71,7 @@ class Shell:
     def close(self) -> None:
         """Forget the shell, the traceback that it keeps and what the interpreter remembers of it."""
         self.ip.run_line_magic("unload_ext", "vlm_nb")
-        self.ip.reset(new_session=False)
-        self.ip.displayhook.flush()
+        self.ip.user_ns.clear()
         for name in ("last_type", "last_value", "last_traceback", "last_exc"):
             if hasattr(sys, name):
                 delattr(sys, name)

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from . import config
+from .engines import ENGINES
 from .engines.spec import LoadSpec
-from .errors import NoModelLoaded, OptionError, nearest
+from .errors import NoModelLoaded, OptionError, nearest, unknown_option
 
 if TYPE_CHECKING:
     from .engines.base import Progress
@@ -76,7 +77,10 @@ def make_spec(model: str | None = None, **keywords: Any) -> LoadSpec:
         keywords["generation_config"] = {"max_new_tokens": settings.max_new_tokens} | dict(
             keywords.get("generation_config") or {}
         )
-    return LoadSpec.from_keywords(str(model or settings.model), **keywords)
+    spec = LoadSpec.from_keywords(str(model or settings.model), **keywords)
+    if spec.engine not in ENGINES:  # before anything loaded is given up for it
+        raise unknown_option("engine", spec.engine, ENGINES)
+    return spec
 
 
 def find(spec: LoadSpec) -> VLM | None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .. import registry
-from ..errors import CapabilityError, MissingDependency, OptionError, PromptError, VLMError
+from ..errors import MissingDependency, NoModelLoaded, OptionError, PromptError, VLMError
 from .arguments import Call
 from .conversation import Conversation
+from .loading import load_shown
 from .streaming import Answers, ShownOnce, show
 
 if TYPE_CHECKING:
@@ -25,11 +27,12 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(slots=True)
 class Desk:
-    """Where magics are answered: the shell, what it has shown, and how to say what happens."""
+    """Where magics are answered: the shell, what it has shown, the conversation, the last call's record."""
 
     shell: InteractiveShell
     once: ShownOnce
     conversation: Conversation = dataclasses.field(default_factory=Conversation)
+    last: Any = None
 
 
 def answer(desk: Desk, call: Call, task: Task) -> tuple[VLM, Any]:
@@ -88,7 +91,7 @@ def _single_model(desk: Desk, call: Call) -> VLM:
     name = call.options.model
     try:
         return registry.current(name)
-    except VLMError:
+    except NoModelLoaded:
         if name is not None:
             raise
     from .. import config
@@ -96,7 +99,7 @@ def _single_model(desk: Desk, call: Call) -> VLM:
     wanted = config.settings().model
     what = "the demo model, which knows drawn scenes only" if wanted == "demo" else wanted
     print(f"No model is loaded; loading {what}. Another one:  %vlm load NAME")  # noqa: T201
-    return registry.current(demo=True)
+    return load_shown(desk.shell, None)
 
 
 def _singles(
@@ -177,30 +180,26 @@ def _batch_job(model: VLM, call: Call, item: Any, task: Task, text: str | None) 
 
 def _table(call: Call, tasks: list[tuple[Task, str | None]]) -> tuple[VLM, Any]:
     """A DataFrame or Series goes through the accessor, and its frame comes back."""
+    if call.options.together or call.options.chat:
+        raise OptionError("a table is answered row by row: --together and --chat are for images.")
     model = registry.current(call.options.model)
-    if call.options.together:
-        raise CapabilityError("--together works on a list of images, not on a table.")
-    if len(tasks) > 1:
-        raise OptionError(f"a table takes one question at a time, {len(tasks)} were given.")
-    task, text = tasks[0]
-    accessor = _accessor(call.source)
-    options = dict(call.generation)
-    if call.options.system:
-        options["system"] = call.options.system
-    if task == "caption":
-        return model, accessor.caption(model=model, **options)
-    if task == "ask":
-        return model, accessor.ask(text, model=model, **options)
-    return model, accessor.ground(text, model=model, **options)
+    options = {**call.generation, **({"system": call.options.system} if call.options.system else {})}
+    frame = call.source
+    if not hasattr(frame, "columns"):
+        frame = frame.to_frame("image" if frame.name is None else frame.name)
+    for number, (task, text) in enumerate(tasks):
+        more = {"name": f"{_COLUMN[task]}_{number + 1}"} if number else {}
+        frame = _answered(frame, task, text)(model=model, **options, **more)
+    return model, frame
 
 
-def _accessor(table: Any) -> Any:
-    """``table.vlm``; a Series becomes a table of one column, so that the answer is a table too."""
-    frame = (
-        table
-        if hasattr(table, "columns")
-        else table.to_frame(table.name if table.name is not None else "image")
-    )
+_COLUMN: dict[Task, str] = {"ask": "answer", "caption": "caption", "locate": "boxes", "detect": "boxes"}
+
+
+def _answered(frame: Any, task: Task, text: str | None) -> Callable[..., Any]:
+    """The accessor's method for a task, with its question."""
     if not hasattr(frame, "vlm"):
-        raise MissingDependency("DataFrames need the accessor: %reload_ext vlm_nb")
-    return frame.vlm
+        raise MissingDependency("tables are answered through df.vlm, which is not there: %reload_ext vlm_nb")
+    if task == "caption":
+        return frame.vlm.caption  # type: ignore[no-any-return]
+    return functools.partial(frame.vlm.ask if task == "ask" else frame.vlm.ground, text)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import ast
+import keyword
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -13,6 +15,7 @@ from IPython.core.magic_arguments import argument, argument_group
 
 from ..errors import OptionError, PromptError
 from . import grammar
+from .holding import IMAGE_SUFFIXES
 from .scope import Scope
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -88,8 +91,11 @@ def parse_call(
     parts = _split(line, flags_of(function), scope, only_sources=only_sources or cell is not None)
     if cell is not None and parts.question:
         raise PromptError("in a cell magic the question goes below the first line.")
+    if only_sources and parts.question:
+        raise PromptError("%caption takes images only; to ask for something, use %vqa IMAGE QUESTION.")
+    _refuse_second_image(parts)
     options = parse_options(function, parts.options, scope)
-    if options.out is not None and not options.out.isidentifier():
+    if options.out is not None and (not options.out.isidentifier() or keyword.iskeyword(options.out)):
         raise OptionError(f"-o {options.out}: expected the name of a variable.")
     source, code = _joined([scope.source(token) for token in parts.sources])
     return Call(
@@ -99,6 +105,15 @@ def parse_call(
         options=options,
         generation=generation_of(options),
     )
+
+
+def _refuse_second_image(parts: grammar.Line) -> None:
+    """``%vqa a.jpg b.jpg What?`` would ask about a.jpg only."""
+    words = (parts.question or "").split()
+    if parts.ended or not words or not words[0].lower().endswith(IMAGE_SUFFIXES):
+        return
+    if os.path.isfile(os.path.expanduser(words[0])):
+        raise PromptError(f"{words[0]} is an image too: end the images with --, then write the question.")
 
 
 def _split(line: str, flags: Mapping[str, bool], scope: Scope, *, only_sources: bool) -> grammar.Line:

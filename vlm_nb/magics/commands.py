@@ -151,7 +151,7 @@ class VlmMagics(Magics):
         shell = self.desk.shell
         call = parse_call(magic, line, cell, shell.user_ns, only_sources=only_sources)
         model, value = answer(self.desk, call, task)
-        reproduce.remember(model, call, task)
+        self.desk.last = reproduce.record(self.desk, model, call, task)
         if call.options.out is not None:
             shell.push({call.options.out: value})
         return value

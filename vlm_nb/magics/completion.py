@@ -18,7 +18,7 @@ from ..engines import ENGINES
 from ..engines.spec import QUANTIZATIONS
 from . import manage
 from .arguments import flags_of
-from .holding import holds_images
+from .holding import IMAGE_SUFFIXES, holds_images
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 IDENTIFIER = "vlm_nb"
 _LINE = re.compile(r"\s*(?:[\w.,\[\]\"' ]+=\s*)?%{1,2}(vqa|ground|caption|vlm)\s(.*)", re.DOTALL)
 _BRACES = re.compile(r"\{\{\s*([\w.]*)$")
-_IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif", ".heic", ".heif")
 _CACHE_SECONDS = 10.0
 
 
@@ -129,7 +128,7 @@ def _paths(fragment: str, *, folders_only: bool = False) -> Iterator[str]:
         if not entry.name.lower().startswith(tail.lower()) or (entry.name[0] == "." and tail[:1] != "."):
             continue
         is_folder = entry.is_dir()
-        if is_folder or (not folders_only and entry.name.lower().endswith(_IMAGES)):
+        if is_folder or (not folders_only and entry.name.lower().endswith(IMAGE_SUFFIXES)):
             text = f"{folder}{entry.name}{'/' if is_folder else ''}"
             mark = quote or ('"' if " " in text else "")
             yield f"{mark}{text}{'' if is_folder else mark}"

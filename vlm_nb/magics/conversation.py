@@ -21,9 +21,13 @@ if TYPE_CHECKING:
 
 
 class Conversation:
-    """What ``--chat`` goes on from: a chat, or the last single answer."""
+    """What ``--chat`` goes on from: a chat, or the last single answer.
+
+    ``begun`` says that the last ``chat`` call began a new one.
+    """
 
     def __init__(self) -> None:
+        self.begun = False
         self._chat: Chat | None = None
         self._last: tuple[VLM, Job, tuple[Any, ...], Prediction] | None = None
 
@@ -46,6 +50,7 @@ class Conversation:
             chat = None
         if chat is None and not may_begin:
             raise PromptError(f"no conversation with {model.name} to continue: ask about an image first.")
+        self.begun = chat is None
         if chat is None:
             chat = Chat(model, system=system)
         chat.system = system if system is not None else chat.system

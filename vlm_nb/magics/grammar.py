@@ -7,11 +7,12 @@ around a source, an option's value or the whole question are removed; an apostro
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ..errors import OptionError, PromptError, unknown_option
+from ..errors import OptionError, PromptError
 
 CLOSING = {"[": "]", "(": ")", "{": "}"}
 _OPTION = re.compile(r"(--[A-Za-z][\w-]*)(=.*)?", re.DOTALL)
@@ -29,11 +30,15 @@ class Token:
 
 @dataclass(slots=True)
 class Line:
-    """What a line holds: (flag, value) pairs, sources, and the question (None where there is none)."""
+    """What a line holds: (flag, value) pairs, sources, and the question (None where there is none).
+
+    ``ended`` says that a ``--`` ended the sources.
+    """
 
     options: list[tuple[str, str | None]] = field(default_factory=list)
     sources: list[Token] = field(default_factory=list)
     question: str | None = None
+    ended: bool = False
 
 
 def split(
@@ -50,8 +55,9 @@ def split(
         return found
     several = only_sources or _has_separator(line)
     position = 0
-    while (token := next_token(line, position)) is not None:
+    while (token := _next(line, position, several or not found.sources)) is not None:
         if _is_word(token, "--"):
+            found.ended = True
             found.question = _question(line, token.end, flags, found, strict=False)
             break
         if (end := _take_option(line, token, flags, found)) is not None:
@@ -63,6 +69,11 @@ def split(
             found.question = _question(line, token.start, flags, found, strict=True)
             break
     return found
+
+
+def _next(line: str, position: int, sources: bool) -> Token | None:
+    """The next token, as a source if one may stand here, else as a word of the question."""
+    return next_token(line, position) if sources else next(_words(line, position), None)
 
 
 def next_token(line: str, position: int) -> Token | None:
@@ -145,7 +156,7 @@ def _take_option(line: str, token: Token, flags: Mapping[str, bool], found: Line
         flag, inline = f"--{match[1][2:].replace('-', '_')}", match[2]
     if flag not in flags:
         if match:
-            raise unknown_option("option", flag, flags)
+            raise unknown("option", flag, [name for name in flags if name.startswith("--")])
         return None
     if not flags[flag]:
         if inline is not None:
@@ -153,6 +164,13 @@ def _take_option(line: str, token: Token, flags: Mapping[str, bool], found: Line
         found.options.append((flag, None))
         return token.end
     return _take_value(line, token, flag, inline, found)
+
+
+def unknown(kind: str, word: str, known: Iterable[str]) -> OptionError:
+    """The error for an unknown option or command, naming the nearest, or all where none is near."""
+    close = difflib.get_close_matches(word, known, n=2, cutoff=0.75)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"allowed are: {', '.join(sorted(known))}."
+    return OptionError(f"unknown {kind} {word}; {hint}")
 
 
 def _take_value(line: str, token: Token, flag: str, inline: str | None, found: Line) -> int:

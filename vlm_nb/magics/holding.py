@@ -5,6 +5,11 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif"),
+    *(".tiff", ".webp", ".avif", ".heic", ".heif"),
+)
+"""Lower-case suffixes of files that completion offers and that a second image is recognised by."""
 _TYPES = (
     ("PIL.Image", "Image"),
     ("numpy", "ndarray"),

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from IPython.display import display
 
 from .. import config, registry
-from ..diagnosis import cached_models, doctor, gigabytes, memory, memory_change, model_cache
+from ..diagnosis import cached_models, doctor, gigabytes, memory, model_cache
 from ..engines.spec import LoadSpec
-from ..errors import Cancelled, CapabilityError, OptionError, unknown_option
+from ..errors import CapabilityError, OptionError
 from ..report import Report
 from . import grammar, reproduce
 from .answers import Desk
 from .arguments import literal
 from .guide import GUIDE
-from .progress import LoadView
+from .loading import last_change, load_shown, unload_shown
 from .scope import Scope
 
 _SWITCHES = frozenset(
@@ -33,7 +32,6 @@ _SWITCHES = frozenset(
         "low_cpu_mem_usage",
     }
 )
-_last_change: list[str] = []
 
 
 def run(desk: Desk, line: str) -> None:
@@ -43,7 +41,7 @@ def run(desk: Desk, line: str) -> None:
         print(GUIDE)  # noqa: T201 - the answer to %vlm
         return
     if name not in COMMANDS:
-        raise unknown_option("%vlm command", name, COMMANDS)
+        raise grammar.unknown("command: %vlm", name, COMMANDS)
     COMMANDS[name](desk, rest)
 
 
@@ -71,28 +69,7 @@ def _words(
 def load(desk: Desk, rest: str) -> None:
     """Load a model, showing how far it is; an interrupt cancels."""
     words, options = _words(desk, rest, load_flags())
-    before, started = memory(), time.monotonic()
-    view = LoadView(desk.shell, words[0] if words else config.settings().model)
-    try:
-        model = registry.load(words[0] if words else None, on_progress=view.report, **options)
-    except KeyboardInterrupt:
-        view.finish("Loading was cancelled.")
-        raise Cancelled("loading was cancelled; nothing is left of it in memory.") from None
-    except BaseException:
-        view.finish("")
-        raise
-    change = memory_change(before, memory())
-    _last_change[:] = [f"load {model.name}: {change}"]
-    seconds = time.monotonic() - started
-    view.finish(f"{_described(model)} · {seconds:.1f} s" + (f" · {change}" if change else ""))
-
-
-def _described(model: Any) -> str:
-    info = model.info
-    parts = [model.name, info.device, info.dtype, info.quantization]
-    if info.memory:
-        parts.append(gigabytes(info.memory))
-    return " · ".join(str(part) for part in parts if part)
+    load_shown(desk.shell, words[0] if words else None, **options)
 
 
 def use(desk: Desk, rest: str) -> None:
@@ -106,14 +83,7 @@ def use(desk: Desk, rest: str) -> None:
 def unload(desk: Desk, rest: str) -> None:
     """Free the memory of one model, or of all."""
     words, options = _words(desk, rest, {"--all": False})
-    before = memory()
-    models = registry.loaded() if options.get("all") else [registry.current(words[0] if words else None)]
-    names = [model.name for model in models]
-    for model in models:
-        registry.unload(model)
-    del models
-    _last_change[:] = [f"unload {', '.join(names)}: {memory_change(before, memory())}"]
-    print(f"unloaded {', '.join(names) or 'nothing'} · {memory_change(before, memory())}")  # noqa: T201
+    unload_shown([model.name for model in registry.loaded()] if options else words)
 
 
 def status(desk: Desk, rest: str) -> None:
@@ -153,7 +123,7 @@ def status_report() -> Report:
     used = report.section("Memory in use")
     for place, count in memory().items():
         used.add(place, gigabytes(count))
-    for line in _last_change:
+    for line in last_change:
         used.add("last", line)
     return report
 
@@ -187,7 +157,7 @@ def configure(desk: Desk, rest: str) -> None:
 def show_code(desk: Desk, rest: str) -> None:
     """Print the Python that repeats the last answer."""
     _words(desk, rest, {}, most=0)
-    print(reproduce.code())  # noqa: T201
+    print(reproduce.code(desk.last))  # noqa: T201
 
 
 def show_doctor(desk: Desk, rest: str) -> None:

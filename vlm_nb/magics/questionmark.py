@@ -5,6 +5,7 @@ Two input transformers, tried before IPython's own, hand such a line to the magi
 
 from __future__ import annotations
 
+import re
 import tokenize
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,8 @@ from IPython.core.inputtransformer2 import EscapedCommand, MagicAssign
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-MAGICS = frozenset({"vqa", "ground", "caption"})
+_ASKS = re.compile(r"%(vqa|ground|caption)[ \t]+(?!\?+\s*$)\S")
+"""One of our magics with something after its name; ``%vqa?`` alone is help."""
 Line = list[tokenize.TokenInfo]
 
 
@@ -53,7 +55,7 @@ class AskingAssignment(MagicAssign):
 def _first(cls: type, lines: list[Line], start: Callable[[Line], int | None]) -> Any:
     for line in lines:
         place = start(line)
-        if place is not None and _asks(line[place:]):
+        if place is not None and place < len(line) and _ASKS.match(line[place].line, line[place].start[1]):
             return cls(line[place].start)
     return None
 
@@ -73,14 +75,6 @@ def _after_assignment(line: Line) -> int | None:
         if token.string == "%":
             return None
     return None
-
-
-def _asks(tokens: Line) -> bool:
-    """Whether a line is one of our magics with something after its name (``%vqa?`` alone is help)."""
-    words = [token.string for token in tokens[:3]]
-    if len(words) < 3 or words[0] != "%" or words[1] not in MAGICS:
-        return False
-    return words[2].strip() not in ("?", "??", "")
 
 
 def register(shell: InteractiveShell) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PromptError
-from .answers import is_table
+from .answers import Desk, is_table
 from .arguments import Call
 
 if TYPE_CHECKING:
@@ -31,12 +31,8 @@ class Record:
     turns: tuple[tuple[str | None, str], ...] = ()
 
 
-_last: Record | None = None
-
-
-def remember(model: VLM, call: Call, task: Task) -> None:
-    """Keep the last call, as text."""
-    global _last
+def record(desk: Desk, model: VLM, call: Call, task: Task) -> Record:
+    """Write the last call down, as text; a conversation's earlier turns come from ``desk.last``."""
     options = dict(call.generation)
     if call.options.system is not None:
         options["system"] = call.options.system
@@ -44,7 +40,7 @@ def remember(model: VLM, call: Call, task: Task) -> None:
     generation = changed.pop("generation", None)
     if generation:
         changed["generation_config"] = generation
-    _last = Record(
+    return Record(
         model=model.name,
         load=changed,
         task=task,
@@ -53,16 +49,17 @@ def remember(model: VLM, call: Call, task: Task) -> None:
         questions=tuple(call.questions),
         options=options,
         recursive=call.options.recursive,
-        turns=_turns(model, call, task),
+        turns=_turns(desk, model, call, task),
     )
 
 
-def _turns(model: VLM, call: Call, task: Task) -> tuple[tuple[str | None, str], ...]:
+def _turns(desk: Desk, model: VLM, call: Call, task: Task) -> tuple[tuple[str | None, str], ...]:
     """(code of the images that join, prompt) of each turn of the conversation so far."""
     texts: list[str | None] = [text for text in call.questions if text]
     prompts = [_prompt(model, task, text) for text in texts or [None]]
     source = None if call.source is None else _images_code(call)
-    before = _last.turns if call.options.chat and _last is not None and _last.model == model.name else ()
+    goes_on = call.options.chat and not desk.conversation.begun and desk.last is not None
+    before = desk.last.turns if goes_on else ()
     return (
         *before,
         *((source if place == 0 else None, prompt or "") for place, prompt in enumerate(prompts)),
@@ -95,15 +92,15 @@ def _kind(call: Call) -> str:
     return "single" if sources.is_single(call.source) else "many"
 
 
-def code() -> str:
+def code(last: Record | None) -> str:
     """Return the Python of the last answer. Raises PromptError when there is none."""
-    if _last is None:
+    if last is None:
         raise PromptError(
             "nothing to reproduce yet: ask something first, for example %vqa photo.jpg What is it?"
         )
-    body = _BODIES[_last.kind](_last)
+    body = _BODIES[last.kind](last)
     imports = ["import vlm_nb", *(["import vlm_nb.sources"] if "vlm_nb.sources" in "".join(body) else [])]
-    return "\n".join([*imports, "", _load_line(_last), *body])
+    return "\n".join([*imports, "", _load_line(last), *body])
 
 
 def _load_line(record: Record) -> str:
@@ -176,9 +173,16 @@ def _many(record: Record) -> list[str]:
 
 
 def _table(record: Record) -> list[str]:
-    name = {"ask": "ask", "caption": "caption", "locate": "ground"}[record.task]
-    words = [*[repr(text) for text in record.questions if text], "model=model", *_keywords(record.options)]
-    return [f"result = {record.source}.vlm.{name}({', '.join(words)})"]
+    name, column = {"ask": ("ask", "answer"), "caption": ("caption", "caption")}.get(
+        record.task, ("ground", "boxes")
+    )
+    lines = [f"result = {record.source}"]
+    for number, text in enumerate([text for text in record.questions if text] or [None]):
+        words = [] if text is None else [repr(text)]
+        words += ["model=model", *_keywords(record.options)]
+        words += [f"name='{column}_{number + 1}'"] if number else []
+        lines.append(f"result = result.vlm.{name}({', '.join(words)})")
+    return lines
 
 
 _BODIES = {"single": _single, "together": _together, "many": _many, "chat": _chat, "table": _table}

@@ -109,10 +109,10 @@ class Scope:
 
     def _is_expression(self, text: str) -> bool:
         """Whether this can be Python: a bracketed expression, or one that starts with a known name."""
-        if not _compiles(text):
-            return False
+        if text[:1] in ("[", "(", "{"):
+            return True
         name = _NAME.match(text)
-        return text[0] in "[({" if name is None else name[0] in self._names
+        return name is not None and name[0] in self._names and _compiles(text)
 
     def _source_value(self, text: str) -> Any:
         try:
