@@ -10,6 +10,8 @@ import importlib
 import logging
 from typing import TYPE_CHECKING, Any
 
+from . import accessor
+
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
@@ -88,6 +90,7 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     from . import magics
 
     magics.register(shell)
+    accessor.register()
 
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:
@@ -95,3 +98,7 @@ def unload_ipython_extension(shell: InteractiveShell) -> None:
     from . import magics
 
     magics.unregister(shell)
+    accessor.unregister()
+
+
+accessor.register()  # a script has no %load_ext; without pandas this only waits for it

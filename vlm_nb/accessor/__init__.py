@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
@@ -10,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 NAME = "vlm"
+log = logging.getLogger("vlm_nb")
 
 
 def register() -> None:
@@ -76,7 +78,10 @@ class _WhenPandasLoads:
         def load_and_attach(module: ModuleType) -> None:
             del loader.exec_module  # the class's own again
             load(module)
-            _attach()
+            try:
+                _attach()
+            except Exception:  # pandas itself is fine, and whoever imports it must have it
+                log.warning("df.vlm could not be added", exc_info=True)
 
         loader.exec_module = load_and_attach
         return spec

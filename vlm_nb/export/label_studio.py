@@ -19,10 +19,11 @@ def to_label_studio(
 
     ``prefix`` goes before each image's name (``"/data/local-files/?d="`` where Label Studio serves files).
     Boxes become rectangles, points key points; ``x``, ``y``, ``width`` and ``height`` are percent of the
-    upright image. Captions and answers stand in ``data``. Import the file, and confirm or correct.
+    upright image. Captions and answers stand in ``data``; a row whose grounding failed has no prediction.
     """
     kept = [image for image in images if image.image is not None]
-    tasks = [_task(image, size, prefix) for image, size in sizes_of(kept)]
+    sizes = {image.row: size for image, size in sizes_of([image for image in kept if image.labelled])}
+    tasks = [_task(image, sizes.get(image.row), prefix) for image in kept]
     if path is not None:
         write_json(tasks, path)
         target = Path(path).expanduser()
@@ -31,14 +32,17 @@ def to_label_studio(
     return tasks
 
 
-def _task(image: LabelledImage, size: Size, prefix: str) -> dict[str, Any]:
+def _task(image: LabelledImage, size: Size | None, prefix: str) -> dict[str, Any]:
+    """One task; without a grounding, or an image that can be measured, it has no prediction."""
+    data = {"image": prefix + image.name, "row": image.row, **image.texts}
+    if size is None:
+        return {"data": data, "predictions": []}
     results = [_result(number, phrase, size) for number, phrase in enumerate(image.phrases)]
     scores = [phrase.confidence for phrase in image.phrases if phrase.confidence is not None]
     prediction: dict[str, Any] = {"model_version": "vlm_nb", "result": results}
     if scores:
         prediction["score"] = sum(scores) / len(scores)
-    data = {"image": prefix + image.name, "row": image.row, **image.texts}
-    return {"data": data, "predictions": [prediction] if image.labelled else []}
+    return {"data": data, "predictions": [prediction]}
 
 
 def _result(number: int, phrase: GroundedPhrase, size: Size) -> dict[str, Any]:

@@ -7,8 +7,6 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from PIL import Image
-
 from ..errors import SourceError
 from ..sources import image_suffixes, load
 from .base import LabelledImage, Place, class_names, labelled_only
@@ -68,6 +66,8 @@ def _copy(image: LabelledImage, folder: Path, stem: str) -> None:
 
 def _upright_file(path: Path) -> bool:
     """Whether a file's pixels lie as they are shown."""
+    from PIL import Image
+
     try:
         with Image.open(path) as opened:
             return bool(opened.getexif().get(_ORIENTATION, 1) == 1)
