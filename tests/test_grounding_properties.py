@@ -130,6 +130,7 @@ def test_truncation_keeps_what_was_complete(format: str) -> None:
 
 
 @pytest.mark.fuzz
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("format", FORMATS)
 def test_fuzz_write_then_parse(format: str) -> None:
     @HEAVY
@@ -141,6 +142,7 @@ def test_fuzz_write_then_parse(format: str) -> None:
 
 
 @pytest.mark.fuzz
+@pytest.mark.timeout(7200)
 @settings(HEAVY, max_examples=60_000)
 @given(mixtures, formats, frames(), st.booleans())
 def test_fuzz_any_text(text: str, format: str | None, frame: Frame, asked: bool) -> None:
@@ -214,6 +216,7 @@ def test_hostile_text_takes_linear_time(name: str) -> None:
 
 
 @pytest.mark.fuzz
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_megabyte_in_a_second(name: str) -> None:
     """One second each is the promise; the guard here is generous, for busy machines."""
