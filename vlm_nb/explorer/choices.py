@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -47,25 +50,33 @@ def _has_processor(model: Path) -> bool:
 
 
 def device_choices() -> list[dict[str, Any]]:
-    """Auto, each GPU with its free memory, the CPU: id, label. Imports torch: call it on a worker thread."""
-    import torch
+    """Auto, each GPU with its free memory, the CPU: id, label.
 
-    found: list[dict[str, Any]] = [{"id": "auto", "label": "Auto"}]
-    if torch.cuda.is_available():
-        found += [_gpu(torch, index) for index in range(torch.cuda.device_count())]
-    if torch.backends.mps.is_available():
+    Asks the driver's own tool: importing torch for it would hold the whole kernel up for seconds.
+    """
+    found: list[dict[str, Any]] = [{"id": "auto", "label": "Auto"}, *_gpus()]
+    if (sys.platform, platform.machine()) == ("darwin", "arm64"):
         found.append({"id": "mps", "label": "Apple GPU (mps)"})
     free = free_memory()
     return [*found, {"id": "cpu", "label": f"CPU, {gigabytes(free)} free" if free else "CPU"}]
 
 
-def _gpu(torch: Any, index: int) -> dict[str, Any]:
-    name = torch.cuda.get_device_name(index)
-    free, total = torch.cuda.mem_get_info(index)
-    return {
-        "id": f"cuda:{index}",
-        "label": f"{name} (cuda:{index}), {gigabytes(free)} of {gigabytes(total)} free",
-    }
+def _gpus() -> list[dict[str, Any]]:
+    query = ["nvidia-smi", "--query-gpu=index,name,memory.free,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [made for line in done.stdout.splitlines() if (made := _gpu(line.split(", ")))]
+
+
+def _gpu(fields: list[str]) -> dict[str, Any] | None:
+    try:
+        index, name, free, total = fields
+        room = f"{gigabytes(float(free) * 2**20)} of {gigabytes(float(total) * 2**20)} free"
+    except ValueError:
+        return None
+    return {"id": f"cuda:{index}", "label": f"{name} (cuda:{index}), {room}"}
 
 
 def free_memory() -> int | None:

@@ -13,8 +13,8 @@ from ..errors import OptionError
 from ..results import Outcome, Prediction, outcome_rows
 
 _PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>
 <style>body {{ max-width: 60rem; margin: 2rem auto; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif; }}
 article {{ margin: 0 0 2.5rem; }} h2 {{ font-size: 1rem; }} img {{ max-width: 100%; }}</style></head>
 <body><h1>{title}</h1>

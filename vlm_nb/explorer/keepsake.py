@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..results import Prediction
@@ -40,10 +40,10 @@ class Keepsake:
 
 
 def _publish(data: dict[str, str], display_id: str, *, update: bool) -> None:
-    from IPython.display import publish_display_data
+    from IPython import display
 
-    transient = {"display_id": display_id}
-    publish_display_data(data, transient=transient, update=update)  # type: ignore[no-untyped-call]
+    publish: Any = display.publish_display_data
+    publish(data, transient={"display_id": display_id}, update=update)
 
 
 def bundle(prediction: Prediction | None) -> dict[str, str]:

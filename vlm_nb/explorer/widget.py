@@ -156,12 +156,14 @@ class Explorer(anywidget.AnyWidget):
             if not self._closed:
                 for name, value in areas.items():
                     setattr(self, f"ui_{name}", value)
+                unpin(self.comm)
 
     def message(self, content: dict[str, Any], buffers: Sequence[bytes] = ()) -> None:
         """Send a message that is not kept; any thread may call this."""
         with self._lock:
             if not self._closed:
                 self.send(content, list(buffers))
+                unpin(self.comm)
 
     def alert(self, error: BaseException | str) -> None:
         """Show an error as an alert."""
@@ -192,16 +194,26 @@ class Explorer(anywidget.AnyWidget):
                 self._handlers[kind](content)
         except Exception as error:  # noqa: BLE001 - shown to the user, whatever it is
             self.alert(error)
-        if kind is not None and "id" in content:
-            self.message({"type": "ack", "id": content["id"]})
+        if kind is not None and "ticket" in content:
+            self.message({"type": "ack", "ticket": content["ticket"]})
 
     def _ipython_display_(self, **options: Any) -> None:
-        from IPython.display import display
+        from IPython import display
 
+        publish: Any = display.publish_display_data
         shown = self._repr_mimebundle_()
         data, metadata = shown if isinstance(shown, tuple) else (shown, {})
-        display(data, metadata=metadata, raw=True)  # type: ignore[no-untyped-call]
+        publish(data, metadata)
         self._keepsake.display()
+
+
+def unpin(comm: Any) -> None:
+    """Let the browser choose again which of the kernel's threads gets its next message.
+
+    ipykernel 7.4 sends a comm's messages to the (sub)shell under which the comm was last written to. Ours is
+    written to by threads, which count as the last cell: Stop would wait behind a running cell.
+    """
+    getattr(comm, "__dict__", {}).pop("_reply_subshell_id", None)
 
 
 def _checked(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -40,9 +40,16 @@ export class Composer {
   }
 
   key(event) {
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
+    if (event.key !== "Enter" || event.isComposing || event.keyCode === 229) return;
     event.preventDefault();
+    if (event.shiftKey) return this.breakLine();
     if (!this.running) this.start();
+  }
+
+  // By hand: JupyterLab 4.6 takes line breaks away from text fields in cells (Shift+Enter is its "run").
+  breakLine() {
+    const { selectionStart, selectionEnd } = this.prompt;
+    this.prompt.setRangeText("\n", selectionStart, selectionEnd, "end");
   }
 
   // The second click of a double click lands on Stop: it must not stop what the first has sent.
@@ -102,7 +109,7 @@ export class AnswerPane {
 
   // A stop of the Tab key only when there is something to scroll.
   focusable() {
-    set(this.scroll, { tabindex: this.scroll.scrollHeight > this.scroll.clientHeight + 1 ? "0" : null });
+    set(this.scroll, { "data-lm-suppress-shortcuts": "true", tabindex: this.scroll.scrollHeight > this.scroll.clientHeight + 1 ? "0" : null });
   }
 
   show(answer, items) {

@@ -21,7 +21,7 @@ export class ModelBar {
     this.bar = h("div", { class: "vlmx-progress", role: "progressbar", "aria-valuemin": "0", "aria-valuemax": "100", hidden: true }, h("div", { class: "vlmx-progress-fill" }));
     this.line = h("p", { class: "vlmx-line" });
     this.problem = h("div", { class: "vlmx-problem", role: "alert" });
-    this.root = h("section", { class: "vlmx-models", "aria-label": "Model" },
+    this.root = h("div", { class: "vlmx-models" },
       h("div", { class: "vlmx-fields" },
         field("Model", this.model, "vlmx-wide"), this.choices, field("Quantisation", this.precision), field("Device", this.device), this.buttons),
       h("div", { class: "vlmx-under" }, this.bar, this.line), this.problem);
@@ -110,7 +110,7 @@ export class ImageBar {
     this.next = h("button", { type: "button", class: "vlmx-button vlmx-square", "aria-label": "Next image" }, "›");
     this.pager = h("div", { class: "vlmx-toolbar vlmx-pager", role: "group", "aria-label": "Pages" }, this.back, this.number, this.total, this.next);
     this.strip = h("div", { class: "vlmx-strip", hidden: true });
-    this.root = h("section", { class: "vlmx-images", "aria-label": "Images" }, h("div", { class: "vlmx-fields" }, this.picker, this.pager), this.strip);
+    this.root = h("div", { class: "vlmx-images" }, h("div", { class: "vlmx-fields" }, this.picker, this.pager), this.strip);
     this.listen(signal);
     this.number.tabIndex = 0;
     this.back.tabIndex = this.next.tabIndex = this.add.tabIndex = this.upload.tabIndex = -1;

@@ -18,7 +18,7 @@ export class BoxList {
     this.list = h("ul", { class: "vlmx-list", role: "listbox", tabindex: "0", "aria-labelledby": label });
     this.none = h("p", { class: "vlmx-none" });
     this.root = h("section", { class: "vlmx-boxes" },
-      h("div", { class: "vlmx-head" }, h("h3", { id: label }, "Boxes"), this.count, this.search), this.none, this.list);
+      h("div", { class: "vlmx-head" }, h("span", { id: label, class: "vlmx-title" }, "Boxes"), this.count, this.search), this.none, this.list);
     this.list.addEventListener("keydown", (e) => this.key(e), { signal });
     this.list.addEventListener("focus", () => this.focused(), { signal });
     this.list.addEventListener("blur", () => this.on.hover(null), { signal });

@@ -2,12 +2,17 @@
 
 let made = 0;
 
+// The notebook's own keys (A, B, X, D D, …) match on the focused element itself, so each needs the attribute.
+const FOCUSABLE = ["button", "input", "select", "textarea", "summary"];
+
 /** An id that is unique in the page. */
 export const uid = (name) => `vlmx-${name}-${(made += 1)}-${Math.random().toString(36).slice(2, 8)}`;
 
 /** An element with attributes (null and false leave one out) and children (strings become text). */
 export function h(tag, attributes = {}, ...children) {
-  return fill(document.createElement(tag), attributes, children);
+  const node = fill(document.createElement(tag), attributes, children);
+  if (FOCUSABLE.includes(tag) || attributes.tabindex !== undefined) node.setAttribute("data-lm-suppress-shortcuts", "true");
+  return node;
 }
 
 /** The same for SVG. */

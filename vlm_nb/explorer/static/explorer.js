@@ -1,4 +1,4 @@
-// The widget: one App per view. Traits (ui_*) come from Python, messages with an id go there; each is acknowledged.
+// The widget: one App per view. Traits (ui_*) come from Python, messages with a ticket go there; each is acknowledged.
 
 import { h, imageUrl, say } from "./dom.js";
 import { Stage } from "./stage.js";
@@ -53,8 +53,7 @@ class App {
     }, signal);
     this.notice = h("div", { class: "vlmx-problem vlmx-notice", role: "alert" });
     this.gone = h("p", { class: "vlmx-gone" }, "Disconnected from the kernel: run the cell again.");
-    // Suppresses the notebook's own keys (A, B, X, D D, …) while the focus is in here.
-    this.root = h("div", { class: "vlmx", "data-lm-suppress-shortcuts": "true" }, this.gone, this.models.root, this.images.root, this.notice,
+    this.root = h("div", { class: "vlmx" }, this.gone, this.models.root, this.images.root, this.notice,
       h("div", { class: "vlmx-main" },
         h("div", { class: "vlmx-look" }, this.stage.root),
         h("div", { class: "vlmx-side" }, this.list.root),
@@ -102,14 +101,14 @@ class App {
 
   /** Send a message; one that is not acknowledged in time means that the kernel is busy. */
   post(content, buffers = []) {
-    const id = `${Date.now().toString(36)}-${(this.sent += 1)}`;
-    this.waiting.set(id, setTimeout(() => this.setBusy(true), BUSY_AFTER_MS));
-    this.model.send({ ...content, id }, undefined, buffers);
+    const ticket = `${Date.now().toString(36)}-${(this.sent += 1)}`;
+    this.waiting.set(ticket, setTimeout(() => this.setBusy(true), BUSY_AFTER_MS));
+    this.model.send({ ...content, ticket }, undefined, buffers);
   }
 
-  acknowledged(id) {
-    clearTimeout(this.waiting.get(id));
-    if (this.waiting.delete(id) && !this.waiting.size) this.setBusy(false);
+  acknowledged(ticket) {
+    clearTimeout(this.waiting.get(ticket));
+    if (this.waiting.delete(ticket) && !this.waiting.size) this.setBusy(false);
   }
 
   setBusy(busy) {
@@ -121,7 +120,7 @@ class App {
 
   receive(content, buffers) {
     const { type, index } = content;
-    if (type === "ack") this.acknowledged(content.id);
+    if (type === "ack") this.acknowledged(content.ticket);
     else if (type === "thumb") this.images.setThumb(index, buffers[0], content.error);
     else if (type === "large") this.keepPreview(index, buffers[0], true);
     else if (type === "crop") this.stage.setSharp(this.keyOf(index), imageUrl(buffers[0]), content.bbox);
