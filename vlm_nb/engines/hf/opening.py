@@ -154,6 +154,7 @@ def _describe(plan: _Plan, model: Any, before: int | None) -> Loaded:
     tokenizer = plan.processor.tokenizer
     defaults = generation.take_over(model, tokenizer)
     context = configs.context_length(plan.config)
+    plan.details["attention"] = getattr(model.config, "_attn_implementation", None)
     dtype = str(model.dtype).removeprefix("torch.")
     info = ModelInfo(
         name=plan.spec.model,

@@ -16,6 +16,13 @@ from .files import Checkpoint
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "spiece.model")
 IMAGE_FILES = ("preprocessor_config.json", "processor_config.json")
+TILING = (
+    "image_grid_pinpoints",
+    "crop_to_patches",
+    "do_image_splitting",
+    "do_pan_and_scan",
+    "max_image_tiles",
+)
 
 
 def hide_broken_torchvision() -> None:
@@ -133,6 +140,8 @@ def image_facts(processor: Any) -> dict[str, Any]:
         facts["min_pixels"] = getattr(images, "min_pixels", None) or size.get("shortest_edge")
         facts["max_pixels"] = getattr(images, "max_pixels", None) or size.get("longest_edge")
         return {key: value for key, value in facts.items() if value}
+    if any(getattr(images, name, None) for name in TILING):
+        return facts  # it cuts images up: no size is fixed
     crop = _plain(getattr(images, "crop_size", None)) if getattr(images, "do_center_crop", False) else {}
     fixed = crop if {"height", "width"} <= set(crop) else size
     if {"height", "width"} <= set(fixed):
