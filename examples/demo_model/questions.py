@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from wordings import HELD_OUT, RELATIONS, SHARES, WORDINGS, Wordings
+from wordings import AFTER, BEFORE, HELD_OUT, RELATIONS, SHARES, WORDINGS, Wordings
 
 from vlm_nb.demo.scenes import COLOURS, SHAPES, Scene, SceneObject
 
@@ -187,7 +187,22 @@ def endless(scene: Scene, rng: random.Random) -> Iterator[tuple[Turn, ...]]:
     while True:
         turns = ask(rng.choices(names, shares)[0], scene, rng)
         if turns is not None:
-            yield turns
+            yield (replace(turns[0], question=vary(turns[0].question, rng)), *turns[1:])
+
+
+def vary(question: str, rng: random.Random) -> str:
+    """The question as people also type it: with a phrase before or after, in small letters, with no mark."""
+    if "JSON" in question:
+        return question
+    body, mark, chance = question[:-1], question[-1], rng.random()
+    plain = "image" not in body and "picture" not in body
+    if plain and chance < 0.08:
+        body = f"{rng.choice(BEFORE)} {body[0].lower()}{body[1:]}"
+    elif plain and chance < 0.22:
+        body = f"{body} {rng.choice(AFTER)}"
+    if rng.random() < 0.15:
+        body = body[0].lower() + body[1:]
+    return body + (mark if rng.random() < 0.85 else "")
 
 
 def ask_two(first: Scene, second: Scene, rng: random.Random, *, held_out: bool = False) -> Turn:

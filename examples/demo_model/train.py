@@ -62,7 +62,7 @@ class Run:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.device = torch.device(options.device)
-        self.tokenizer = build_tokenizer()
+        self.tokenizer = self._first_tokenizer()
         self.model = self._first_weights(self.tokenizer)
         self.trainee = Trainee(self.model).to(self.device)
         self.optimisers = self._optimisers()
@@ -70,6 +70,12 @@ class Run:
         self.step, self.seconds = 0, 0.0
         if options.resume:
             self._load_state()
+
+    def _first_tokenizer(self) -> PreTrainedTokenizerFast:
+        """The one of the weights to begin from: newer wordings must not change the ids."""
+        if self.options.start is None:
+            return build_tokenizer()
+        return PreTrainedTokenizerFast.from_pretrained(self.options.start)
 
     def _first_weights(self, tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLForConditionalGeneration:
         if self.options.start is None:

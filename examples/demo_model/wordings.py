@@ -110,11 +110,15 @@ HELD_OUT: dict[str, Wordings] = {
     "colour": ("In this image, what colour is the {phrase}?", "What color is the {phrase} in the image?"),
     "shape": ("What shape is the {phrase} in the image?",),
     "background": ("Which colour is the background?", "What color is the background in this image?"),
-    "exists": ("Is there a {phrase} in this picture?", "Do you see any {phrase}?"),
+    "exists": ("Is there a {phrase} in this image?", "Do you see any {phrase}?"),
     "relation": ("In this image, is the {phrase} {relation} the {other}?",),
     "extreme": ("Which is the {extreme} object?",),
     "two_images": ("Which of the images has more {phrase}?",),
 }
+
+#: Phrases that training puts before or after a question now and then.
+BEFORE = ("In this picture,", "Look at the picture:", "Please,")
+AFTER = ("in this picture", "in the photo", "here", "please")
 
 RELATIONS: dict[str, tuple[str, ...]] = {
     "left": ("left of", "to the left of"),
@@ -131,11 +135,11 @@ SHARES = {
     "count": 0.5,
     "count_kind": 1.0,
     "colour": 1.4,
-    "shape": 0.9,
+    "shape": 1.2,
     "background": 0.3,
     "exists": 1.8,
     "relation": 1.6,
-    "extreme": 0.7,
+    "extreme": 1.0,
     "follow_up": 0.6,
 }
 
