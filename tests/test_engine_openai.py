@@ -124,7 +124,7 @@ def test_nobody_there() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
-        with pytest.raises(LoadError, match=r"connection failed.*Is the server running") as caught:
+        with pytest.raises(LoadError, match=r"connection failed.*[.] Is the server running") as caught:
             list_models(url)
     assert "\n" not in str(caught.value)
 
@@ -187,14 +187,20 @@ def test_the_limit_cuts_and_says_so() -> None:
     assert (cut.text, cut.usage.finish_reason) == ("one two", "length")
 
 
-def test_the_newer_name_of_the_limit_is_learnt_once() -> None:
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [("max_tokens", "Use 'max_completion_tokens' instead."), ("stream_options", "unknown: stream_options")],
+)
+def test_other_names_of_keywords_are_learnt_once(key: str, says: str) -> None:
     def picky(body: dict[str, Any]) -> Any:
-        refusal = {"error": {"message": "Use 'max_completion_tokens' instead."}}
-        return Raw(400, refusal) if "max_tokens" in body else "fine"
+        return Raw(400, {"error": {"message": says}}) if key in body else "fine"
 
     with chat_server(answer=picky) as chat, engine_at(chat.url) as engine:
-        assert [answer(engine, ask("hi")).text for _ in range(2)] == ["fine", "fine"]
-        assert len(chat.bodies) == 3
+        rows = (ask(f"{i}", interactive=False) for i in range(8))
+        assert {completion.text for _, completion in generate(engine, rows)} == {"fine"}
+        before = len(chat.bodies)
+        assert answer(engine, ask("hi")).text == "fine"
+        assert len(chat.bodies) == before + 1
 
 
 def test_a_refused_request_is_its_own_error_and_not_repeated() -> None:

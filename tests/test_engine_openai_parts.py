@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import email.utils
 import io
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,10 +14,18 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from vlm_nb.engines import make_backend
 from vlm_nb.engines.remote import failures, listing, presets, wire
 from vlm_nb.engines.remote.options import check
 from vlm_nb.engines.spec import LoadSpec
-from vlm_nb.errors import CapabilityError, ContextTooLong, OptionError, ServerError, VLMError
+from vlm_nb.errors import (
+    CapabilityError,
+    ContextTooLong,
+    MissingDependency,
+    OptionError,
+    ServerError,
+    VLMError,
+)
 from vlm_nb.request import GenerationConfig, ImageRef, Message, Request
 
 PICTURE = Image.effect_noise((37, 23), 80).convert("RGB")
@@ -91,6 +100,27 @@ def test_no_base_url_means_openai_or_the_clients_own_variable(monkeypatch: pytes
     assert presets.endpoint(None).url == "http://127.0.0.1:9/v1"
 
 
+def test_vertex_tokens_are_refreshed_when_they_expire(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Credentials:
+        valid, token = False, "none yet"
+
+        def refresh(self, request: object) -> None:
+            self.valid, self.token = True, "fresh"
+
+    google = SimpleNamespace(default=lambda scopes: (Credentials(), "project"))
+    monkeypatch.setitem(sys.modules, "google.auth", google)  # type: ignore[arg-type]
+    transport = SimpleNamespace(Request=object)
+    monkeypatch.setitem(sys.modules, "google.auth.transport.requests", transport)  # type: ignore[arg-type]
+    found = presets.vertex("mine", "europe-west4")
+    assert presets.endpoint(**found).url.startswith(
+        "https://europe-west4-aiplatform.googleapis.com/v1/projects/mine"
+    )
+    assert [found["api_key"](), found["api_key"]()] == ["fresh", "fresh"]
+    monkeypatch.setitem(sys.modules, "google.auth", None)
+    with pytest.raises(MissingDependency, match="pip install google-auth"):
+        presets.vertex("mine")
+
+
 def test_a_preset_is_a_url_and_a_variable_only() -> None:
     for name, preset in presets.PRESETS.items():
         assert preset.url == presets.checked_url(preset.url), name
@@ -128,6 +158,8 @@ def test_a_gguf_file_gets_the_command_that_serves_it() -> None:
     with pytest.raises(OptionError, match=r"llama-server -m models/q\.gguf --mmproj"):
         check(LoadSpec(model="models/q.gguf", engine="openai"))
     check(LoadSpec(model="models/q.gguf", engine="openai", base_url="llama.cpp"))
+    with pytest.raises(OptionError, match="llama-server"):
+        make_backend(LoadSpec(model="models/q.gguf"))
 
 
 def test_images_are_lossless_unless_a_quality_is_asked_for() -> None:
@@ -288,7 +320,7 @@ class Status(Exception):
         (Status(422, {"detail": "bad"}), ServerError, False, r"refused the request \(422\): bad"),
         (Status(400, "response_format no"), CapabilityError, False, "schema"),
         (Status(401, {"error": {"message": f"wrong {KEY}"}}), ServerError, False, r"wrong \*\*\*"),
-        (Status(404, None), ServerError, False, "no model 'm'"),
+        (Status(404, None), ServerError, False, r"no such model.*\('m'\)"),
         (ValueError("line 3"), ServerError, True, "unreadable JSON"),
         (failures.Unreadable("cut"), ServerError, True, "cut"),
         (ConnectionResetError("reset"), ServerError, True, "reset"),
@@ -327,6 +359,11 @@ def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
 def test_retry_after_as_a_date() -> None:
     in_a_minute = email.utils.formatdate(time.time() + 60, usegmt=True)
     assert 50 < (failures.retry_after({"retry-after": in_a_minute}) or 0) <= 61
+
+
+def test_a_missing_model_names_the_nearest() -> None:
+    failure = failures.failure_of(Status(404, "no"), "http://host", "qwen-v", [], ["qwen-vl", "llava"])
+    assert "You asked for 'qwen-v'; did you mean qwen-vl?" in str(failure.error)
 
 
 def test_long_messages_are_cut() -> None:

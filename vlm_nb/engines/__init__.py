@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from ..errors import unknown_option
+from ..errors import OptionError, unknown_option
+from .remote.presets import gguf_command
 
 if TYPE_CHECKING:
     from .base import Backend
@@ -20,9 +21,14 @@ ENGINES: dict[str, str] = {
 
 
 def make_backend(spec: LoadSpec) -> Backend:
-    """Return a new backend of ``spec.engine``; raises OptionError naming the nearest engine."""
+    """Return a new backend of ``spec.engine``; raises OptionError naming the nearest engine.
+
+    A GGUF file is nothing that transformers could load: the error names the command that serves it.
+    """
     if spec.engine not in ENGINES:
         raise unknown_option("engine", spec.engine, ENGINES)
+    if spec.engine == "transformers" and spec.model.lower().endswith(".gguf"):
+        raise OptionError(gguf_command(spec.model))
     module, _, attribute = ENGINES[spec.engine].partition(":")
     backend: Backend = getattr(importlib.import_module(module), attribute)(spec)
     return backend

@@ -27,7 +27,7 @@ from .base import POLL_SECONDS, Capabilities, ModelInfo, Progress, Ticket, as_vl
 from .remote import wire
 from .remote.client import Client, list_models
 from .remote.concurrency import AdaptiveConcurrency
-from .remote.failures import Failure, Unreadable, withheld
+from .remote.failures import Failure, Unreadable, message_of, withheld
 from .remote.listing import ServedModel, chosen, fetch, info_of
 from .remote.options import check
 from .remote.presets import PRESETS, endpoint, vertex
@@ -67,7 +67,7 @@ class OpenAIBackend:
         self._client = Client(self._where, self._args)
         self._server = str(self._args.get("server", "openai"))
         self._offered: list[ServedModel] = []
-        self._limit_key = "max_tokens"
+        self._names = dict(wire.NAMES)
         self._tasks: dict[Ticket, asyncio.Task[None]] = {}
         self._open_requests = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -85,6 +85,7 @@ class OpenAIBackend:
     def open(self, progress: Callable[[Progress], None], cancelled: threading.Event) -> ModelInfo:
         """Ask the server for its models. Raises LoadError where it cannot be asked or lacks the model."""
         self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(self._encoders)
         progress(Progress(text=f"asking {self._where.url} for its models"))
         self._offered = self._waited(fetch(self._client), cancelled)
         served, self._server = chosen(self._spec.model, self._offered, self._args.get("server"))
@@ -153,7 +154,6 @@ class OpenAIBackend:
             self._tasks.clear()
             loop.run_until_complete(self._client.api.close())
             loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.run_until_complete(loop.shutdown_default_executor())
             loop.close()
             self._loop = None
 
@@ -178,6 +178,7 @@ class OpenAIBackend:
         """The keywords of ``create``; images are encoded in other threads."""
         assert self._loop is not None  # noqa: S101 - the model is open
         sent = wire.settings(request, self._server)
+        sent["stream_options"] = {"include_usage": True}
         render = functools.partial(wire.chat_messages, request, self._image_url)
         sent["messages"] = await self._loop.run_in_executor(self._encoders, render)
         if self._args.get("extra_body"):
@@ -216,12 +217,15 @@ class OpenAIBackend:
 
     async def _attempt(self, ticket: Ticket, keywords: dict[str, Any]) -> Failure | None:
         await self._turn()
+        names = dict(self._names)
         self._open_requests += 1
         failure: Failure | None = None
         try:
-            ticket.finish(await self._stream(ticket, keywords))
+            ticket.finish(await self._stream(ticket, wire.renamed(keywords, names)))
         except Exception as error:  # noqa: BLE001 - sorted out by failure_of
-            failure = self._renamed(error) or self._client.failure(error, self._spec.model)
+            failure = self._learnt(error, names) or self._client.failure(
+                error, self._spec.model, self._offered
+            )
         finally:
             opened, self._open_requests = self._open_requests, self._open_requests - 1
         overloaded = failure is not None and failure.overload
@@ -233,19 +237,21 @@ class OpenAIBackend:
         while self._open_requests >= self._control.allowed(time.monotonic()):
             await asyncio.sleep(min(1.0, max(POLL_SECONDS / 2, self._control.resumes_in(time.monotonic()))))
 
-    def _renamed(self, error: Exception) -> Failure | None:
-        """OpenAI's newer models take the limit under a newer name: from then on, so does every request."""
-        if self._limit_key == "max_tokens" and "max_completion_tokens" in str(getattr(error, "message", "")):
-            self._limit_key = "max_completion_tokens"
-            return Failure(GenerationError("the limit has another name"), transient=True)
-        return None
+    def _learnt(self, error: Exception, used: dict[str, str]) -> Failure | None:
+        """Read out of a refusal that a keyword has another name, or none, here; later requests know it."""
+        if getattr(error, "status_code", None) not in (400, 422):
+            return None
+        names = wire.names_learnt(message_of(error), used)
+        if names == used:
+            return None
+        self._names = names
+        return Failure(GenerationError("the server names a keyword otherwise"), transient=True)
 
     async def _stream(self, ticket: Ticket, keywords: dict[str, Any]) -> Completion:
         started, first = time.perf_counter(), None
         reading = wire.Reading()
-        sent = {self._limit_key if key == "max_tokens" else key: value for key, value in keywords.items()}
         stream = await self._client.api.chat.completions.create(
-            model=self._spec.model, stream=True, stream_options={"include_usage": True}, **sent
+            model=self._spec.model, stream=True, **keywords
         )
         async with stream:
             async for chunk in stream:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ...errors import MissingDependency
 from ..base import forget_frames
 from .failures import Failure, failure_of
-from .listing import fetch
+from .listing import ServedModel, fetch
 from .presets import NO_KEY, Endpoint, Key, endpoint
 
 CONNECT_SECONDS = 10.0
@@ -53,9 +53,10 @@ class Client:
 
         return fresh
 
-    def failure(self, error: BaseException, model: str) -> Failure:
+    def failure(self, error: BaseException, model: str, offered: Sequence[ServedModel] = ()) -> Failure:
         """Read an error of the client and drop its frames, which hold images and headers."""
-        found = failure_of(error, self.where.url, model, self._secrets - {NO_KEY})
+        names = [one.name for one in offered]
+        found = failure_of(error, self.where.url, model, self._secrets - {NO_KEY}, names)
         forget_frames(error)
         return found
 

@@ -8,11 +8,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import CapabilityError, ContextTooLong, GenerationError, ServerError, VLMError
+from ...errors import CapabilityError, ContextTooLong, GenerationError, ServerError, VLMError, nearest
 
 TRANSIENT = frozenset({408, 409, 425, 429})
 LONGEST = 300
 """Characters of a server's own message that are kept."""
+SHORTEST = 6
+"""Characters of the shortest thing that is taken for a secret: "1" in a query is none."""
 _TOO_LONG = ("context length", "context_length", "maximum model length", "max_model_len", "too many tokens")
 
 
@@ -35,19 +37,26 @@ class Unreadable(Exception):
 
 def hidden(text: str, secrets: Iterable[str]) -> str:
     """Return ``text`` on one line, at most ``LONGEST`` characters, with every secret replaced."""
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        text = text.replace(secret, "***")
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) >= SHORTEST:
+            text = text.replace(secret, "***")
     line = " ".join(text.split())
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
 
 
-def failure_of(error: BaseException, where: str, model: str, secrets: Iterable[str]) -> Failure:
-    """Read an exception of the client. ``where`` is the server's URL, ``model`` the name asked for."""
+def failure_of(
+    error: BaseException, where: str, model: str, secrets: Iterable[str], offered: Iterable[str] = ()
+) -> Failure:
+    """Read an exception of the client.
+
+    ``where`` is the server's URL, ``model`` the name asked for, ``offered`` the names that the server lists.
+    """
     if isinstance(error, VLMError):
         return Failure(error)
     status = getattr(error, "status_code", None)
     if isinstance(status, int) and status >= 400:
-        return _status(error, status, where, model, list(secrets))
+        hint = _meant(model, offered) if status == 404 else ""
+        return _status(error, status, where, hidden(message_of(error), secrets) + hint)
     text = hidden(_reason(error), secrets)
     code = _code(error)
     if code is not None and code < 500 and code not in TRANSIENT:
@@ -55,18 +64,22 @@ def failure_of(error: BaseException, where: str, model: str, secrets: Iterable[s
     return Failure(ServerError(f"{where}: {text}"), transient=_of_the_network(error), overload=True)
 
 
-def _status(error: BaseException, status: int, where: str, model: str, secrets: list[str]) -> Failure:
-    text = hidden(message_of(error), secrets)
+def _status(error: BaseException, status: int, where: str, text: str) -> Failure:
     if status in (401, 403):
         return Failure(ServerError(f"{where} refused the API key ({status}): {text}"))
     if status == 404:
-        return Failure(ServerError(f"{where} has no model {model!r}, or no chat completions (404): {text}"))
+        return Failure(ServerError(f"{where} has no such model, or no chat completions (404): {text}"))
     if status < 500 and status not in TRANSIENT:
         return Failure(_refusal(text, where, status))
     spent = "insufficient_quota" in (str(getattr(error, "code", "")), str(getattr(error, "type", "")))
     headers = getattr(getattr(error, "response", None), "headers", {})
     ours = ServerError(f"{where} answered {status}: {text}")
     return Failure(ours, transient=not spent, overload=not spent, retry_after=retry_after(headers))
+
+
+def _meant(model: str, offered: Iterable[str]) -> str:
+    close = nearest(model, offered)
+    return f" You asked for {model!r}; did you mean {', '.join(close)}?" if close else f" ({model!r})"
 
 
 def _refusal(text: str, where: str, status: int = 400) -> VLMError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import LoadError, ModelAccessDenied, ModelNotFound, nearest
 from ..base import ModelInfo
+from ..hf.files import local_checkpoint
 from .wire import DIALECTS, dialect_of
 
 if TYPE_CHECKING:
@@ -48,9 +50,9 @@ async def fetch(client: Any) -> list[ServedModel]:
             break
         await asyncio.sleep(WAKING_SECONDS)
     if status in (401, 403):
-        raise ModelAccessDenied(f"{text} Pass api_key=..., or set the server's key variable.")
-    hint = "" if status else " Is the server running, and is base_url right?"
-    raise LoadError(f"{text}{hint}")
+        raise ModelAccessDenied(f"{text.rstrip('.')}. Pass api_key=..., or set the server's key variable.")
+    hint = "" if status else ". Is the server running, and is base_url right?"
+    raise LoadError(f"{text.rstrip('.')}{hint}")
 
 
 def _served(page: Any) -> list[ServedModel]:
@@ -96,11 +98,19 @@ def info_of(spec: LoadSpec, url: str, served: ServedModel | None, server: str) -
         name=spec.model,
         model_type=model_type if isinstance(model_type, str) else None,
         device=url,
-        fingerprint=f"{server} {root}",
+        fingerprint=_fingerprint(url, root),
         context_length=served.context_length if served else None,
         details={"server": server, "served as": root},
         **facts,
     )
+
+
+def _fingerprint(url: str, root: str) -> str:
+    """The server's address and model, and the files' state where they are on this machine."""
+    state = ""
+    with contextlib.suppress(LoadError, OSError):
+        state = local_checkpoint(root, Path(root)).fingerprint
+    return " ".join(part for part in (url, root, state) if part)
 
 
 def image_facts(processor: dict[str, Any]) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 from ...errors import OptionError, unknown_option
 from ..spec import LoadSpec
+from .presets import gguf_command
 from .wire import DIALECTS
 
 ENGINE_ARGS = (
@@ -47,12 +47,3 @@ def check(spec: LoadSpec) -> None:
         raise OptionError(f"image_quality={quality!r}: expected 1..100 (JPEG), or None (lossless PNG).")
     if spec.base_url is None and spec.model.lower().endswith(".gguf"):
         raise OptionError(gguf_command(spec.model))
-
-
-def gguf_command(path: str) -> str:
-    """Say how to serve a GGUF file."""
-    return (
-        f"{path} is a GGUF file, which llama.cpp serves. Start:  "
-        f"llama-server -m {path} --mmproj MMPROJ.gguf --port 8080"
-        f'   then:  vlm_nb.load("{Path(path).stem}", engine="openai", base_url="llama.cpp")'
-    )

@@ -6,6 +6,7 @@ import importlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -136,3 +137,12 @@ def google_token() -> Callable[[], str]:
         return str(credentials.token)
 
     return token
+
+
+def gguf_command(path: str) -> str:
+    """Say how to serve a GGUF file."""
+    return (
+        f"{path} is a GGUF file, which llama.cpp serves. Start:  "
+        f"llama-server -m {path} --mmproj MMPROJ.gguf --port 8080"
+        f'   then:  vlm_nb.load("{PurePath(path).stem}", engine="openai", base_url="llama.cpp")'
+    )

@@ -148,6 +148,30 @@ def settings(request: Request, server: str) -> dict[str, Any]:
     return sent
 
 
+NAMES = {"max_tokens": "max_tokens", "stream_options": "stream_options"}
+"""Our keyword → what the server calls it; "" for one that it refuses."""
+
+
+def renamed(keywords: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Return the keywords under the server's names, without those that it refuses."""
+    known = {names.get(key, key): value for key, value in keywords.items()}
+    known.pop("", None)
+    return known
+
+
+def names_learnt(refusal: str, used: Mapping[str, str]) -> dict[str, str]:
+    """Return ``used`` with what a refusal tells.
+
+    OpenAI's newer models take the limit as ``max_completion_tokens``; some servers send no usage with a stream.
+    """
+    names = dict(used)
+    if "max_completion_tokens" in refusal and used["max_tokens"] == "max_tokens":
+        names["max_tokens"] = "max_completion_tokens"
+    if "stream_options" in refusal:
+        names["stream_options"] = ""
+    return names
+
+
 def _sampling(config: GenerationConfig) -> dict[str, Any]:
     if not config.sampling:
         return {"temperature": 0.0}
