@@ -12,6 +12,8 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -70,6 +72,12 @@ def started(command: list[str], port: int, health: str, log: Path, **variables: 
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait(20)
+
+
+def pytest_configure() -> None:
+    """A test run that is ended from outside ends its servers too: SIGTERM unwinds like an exit."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

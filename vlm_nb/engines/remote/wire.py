@@ -162,7 +162,7 @@ def renamed(keywords: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, 
 def names_learnt(refusal: str, used: Mapping[str, str]) -> dict[str, str]:
     """Return ``used`` with what a refusal tells.
 
-    OpenAI's newer models take the limit as ``max_completion_tokens``; some servers send no usage with a stream.
+    OpenAI's newer models take the limit as ``max_completion_tokens``; some servers know no stream_options.
     """
     names = dict(used)
     if "max_completion_tokens" in refusal and used["max_tokens"] == "max_tokens":
