@@ -1,7 +1,7 @@
-"""The engine's side of every request: tickets, the thread that owns a model, and two helpers over them.
+"""The engine: one daemon thread that owns a model, and the inbox through which everybody else talks to it.
 
-One daemon thread per engine owns model, caches and device. Callers hold tickets; they never touch the model.
-The thread never prints, displays, sends comms or writes the ledger.
+Callers hold tickets; they never touch the model. The thread never prints, displays, sends comms or writes the
+ledger. What an engine is made of is imported from here: contracts, tickets, the gate, and the two helpers.
 """
 
 from __future__ import annotations
@@ -14,226 +14,45 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
-from ..errors import Cancelled, GenerationError, ModelUnloaded, VLMError
-from ..request import Completion, Request, Usage
+from ..errors import ModelUnloaded, VLMError
+from ..request import Request
+from .contracts import Backend, Capabilities, MemoryReport, ModelInfo, Progress
+from .faults import as_vlm_error, forget_frames, raise_if_cancelled
+from .gate import MODEL_GATE, ModelGate
+from .pulling import generate, stream
+from .tickets import GRACE_SECONDS, POLL_SECONDS, Event, Outbox, Ticket, wait_cancelled
+
+__all__ = [
+    "GRACE_SECONDS",
+    "MODEL_GATE",
+    "POLL_SECONDS",
+    "Backend",
+    "Capabilities",
+    "Engine",
+    "Event",
+    "MemoryReport",
+    "ModelGate",
+    "ModelInfo",
+    "Outbox",
+    "Progress",
+    "Ticket",
+    "as_vlm_error",
+    "forget_frames",
+    "generate",
+    "raise_if_cancelled",
+    "stream",
+    "wait_cancelled",
+]
 
 log = logging.getLogger("vlm_nb")
-POLL_SECONDS = 0.05
-GRACE_SECONDS = 1.0
 EXIT_SECONDS = 5.0
 T = TypeVar("T")
-E = TypeVar("E", bound=BaseException)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Capabilities:
-    """What an engine with its model can do; checked before a request runs."""
-
-    streaming: bool = True
-    schema: bool = False
-    multi_image: bool = True
-    chat: bool = True
-    confidence: bool = False
-    sampling: bool = True
-    beams: bool = False
-    in_flight: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """How far a load is: ``done``, ``total`` in bytes (total None while unknown), ``text`` what happens."""
-
-    text: str
-    done: float = 0.0
-    total: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelInfo:
-    """What front ends need to know about a loaded model. ``memory`` is in bytes, None where it is not ours.
-
-    ``fingerprint`` identifies the weights (hub revision, or a hash of the files' names, sizes and times);
-    ``details`` are further plain values for ``%vlm status``.
-    """
-
-    name: str
-    model_type: str | None = None
-    device: str = "cpu"
-    dtype: str | None = None
-    quantization: str | None = None
-    revision: str | None = None
-    fingerprint: str | None = None
-    memory: int | None = None
-    context_length: int | None = None
-    min_pixels: int | None = None
-    max_pixels: int | None = None
-    patch: int | None = None
-    image_size: tuple[int, int] | None = None
-    chat_template: str | None = None
-    generation_defaults: dict[str, Any] = field(default_factory=dict)
-    details: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryReport:
-    """Bytes in use on the model's device before loading, after it, and after unloading (None: not yet)."""
-
-    device: str
-    before: int | None = None
-    loaded: int | None = None
-    after: int | None = None
-
-
-Event: TypeAlias = str | Completion
-Outbox: TypeAlias = "SimpleQueue[tuple[Ticket, Event]]"
-
-
-class Ticket:
-    """One request under way. Callers read ``events`` or ``result`` and may ``cancel``; the engine pushes.
-
-    With an ``outbox`` the events of many tickets arrive in that queue as ``(ticket, event)``, and ``events``
-    has none of them.
-    """
-
-    def __init__(self, request: Request, outbox: Outbox | None = None) -> None:
-        self.request = request
-        self.submitted = time.perf_counter()
-        self.text = ""
-        self.completion: Completion | None = None
-        self._shared = outbox
-        self._own: SimpleQueue[Event] = SimpleQueue()
-        self._cancelled = threading.Event()
-        self._done = threading.Event()
-        self._verdict: VLMError | None = None
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether the caller asked to cancel."""
-        return self._cancelled.is_set()
-
-    @property
-    def done(self) -> bool:
-        """Whether the completion is there."""
-        return self._done.is_set()
-
-    def cancel(self) -> None:
-        """Ask the engine to stop; the partial text arrives as the completion. Safe at any time."""
-        self._cancelled.set()
-
-    def abandon(self, error: VLMError) -> None:
-        """Ask the engine to stop, and to end the ticket with ``error`` and the partial text."""
-        self._verdict = self._verdict or error
-        self._cancelled.set()
-
-    def events(self) -> Iterator[Event]:
-        """Yield text deltas as they arrive, and last the completion.
-
-        Waits with a short timeout, so that Ctrl+C works. A second reader of an answered ticket gets the
-        completion only.
-        """
-        while True:
-            event = self._next_event()
-            if event is not None:
-                yield event
-            if isinstance(event, Completion):
-                return
-
-    def _next_event(self) -> Event | None:
-        answered = self.done  # asked before the queue: everything was put before the ticket was done
-        try:
-            return self._own.get(timeout=0 if answered else POLL_SECONDS)
-        except Empty:
-            return self.completion if answered else None
-
-    def result(self, timeout: float | None = None) -> Completion:
-        """Wait for the completion; raises TimeoutError after ``timeout`` seconds."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while not self._done.wait(POLL_SECONDS):
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError(f"no answer within {timeout} s")
-        assert self.completion is not None  # noqa: S101 - set before the event
-        return self.completion
-
-    # The engine's side --------------------------------------------------------------------------------------
-
-    def push(self, delta: str) -> None:
-        """Append ``delta`` to the answer and tell the caller."""
-        if delta and not self.done:
-            self.text += delta
-            self._put(delta)
-
-    def finish(self, completion: Completion) -> None:
-        """End the ticket; a second call does nothing."""
-        if not self.done:
-            self.completion = completion
-            self._put(completion)
-            self._done.set()
-
-    def _put(self, event: Event) -> None:
-        # The own queue holds no ticket: a cycle would keep the request's images until the next collection.
-        if self._shared is None:
-            self._own.put(event)
-        else:
-            self._shared.put((self, event))
-
-    def fail(self, error: VLMError, *, reason: str = "error") -> None:
-        """End the ticket with a copy of ``error`` (it will carry this input's name) and the text so far."""
-        usage = Usage(finish_reason="cancelled" if reason == "cancelled" else "error", seconds=self.seconds)
-        self.finish(Completion(text=self.text, usage=usage, error=copy.copy(error)))
-
-    def finish_cancelled(self) -> None:
-        """End the ticket with the partial text, as cancelled or with the error that ``abandon`` gave."""
-        if self._verdict is not None:
-            self.fail(self._verdict)
-        else:
-            usage = Usage(finish_reason="cancelled", seconds=self.seconds)
-            self.finish(Completion(text=self.text, usage=usage))
-
-    @property
-    def seconds(self) -> float:
-        """Wall time since the ticket was made."""
-        return time.perf_counter() - self.submitted
-
-
-class Backend(Protocol):
-    """What an engine's thread drives. Every method is called on that thread only, inside ``context()``."""
-
-    capabilities: Capabilities
-
-    def context(self) -> contextlib.AbstractContextManager[Any]:
-        """Thread-wide state, such as ``torch.inference_mode()``."""
-
-    def open(self, progress: Callable[[Progress], None], cancelled: threading.Event) -> ModelInfo:
-        """Load the model; raise a LoadError or Cancelled."""
-
-    @property
-    def slots(self) -> int:
-        """How many requests can be answered at once."""
-
-    @property
-    def running(self) -> Collection[Ticket]:
-        """The admitted, unfinished tickets."""
-
-    def free_slots(self) -> int:
-        """How many tickets may be admitted now."""
-
-    def admit(self, tickets: list[Ticket]) -> None:
-        """Take tickets in; one that cannot be answered is failed by itself."""
-
-    def step(self) -> None:
-        """Advance all running tickets, push their deltas, finish those that are complete."""
-
-    def drop(self, ticket: Ticket) -> None:
-        """Forget a running ticket (cancelled); its completion is sent by the engine."""
-
-    def close(self) -> None:
-        """Free everything."""
 
 
 @dataclass(slots=True)
@@ -443,25 +262,6 @@ def _answer(call: _Call) -> None:
         call.future.set_result(result)
 
 
-def forget_frames(error: E) -> E:
-    """Drop the tracebacks of ``error`` and of its causes: frames keep tensors and images alive."""
-    link: BaseException | None = error
-    seen: set[int] = set()
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
-        link.__traceback__ = None
-        link = link.__cause__ or link.__context__
-    return error
-
-
-def as_vlm_error(error: BaseException) -> VLMError:
-    """Return ``error`` as one of ours, without the tracebacks whose frames would keep tensors alive."""
-    forget_frames(error)
-    if isinstance(error, VLMError):
-        return error
-    return GenerationError(f"the engine failed: {type(error).__name__}: {error}")
-
-
 _ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
@@ -473,156 +273,3 @@ def _close_all() -> None:
     deadline = time.monotonic() + EXIT_SECONDS
     for engine in engines:
         engine.close(timeout=max(0.0, deadline - time.monotonic()))
-
-
-class ModelGate:
-    """Many threads may run models at once, or one may instantiate a model, never both.
-
-    ``from_pretrained`` changes torch's default dtype, which every thread sees; a model running meanwhile
-    could compute in the wrong one. A waiting ``instantiate`` goes before new ``running`` blocks.
-    """
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._running = 0
-        self._instantiating = False
-        self._waiting = 0
-
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        """Hold while model code runs. Not re-entrant."""
-        self._enter()
-        try:
-            yield
-        finally:
-            self._leave()
-
-    def let_loads_pass(self) -> None:
-        """Inside ``running``, between two steps: let a waiting load go first."""
-        if self._waiting:
-            self._leave()
-            self._enter()
-
-    @contextlib.contextmanager
-    def instantiate(self, cancelled: threading.Event) -> Iterator[None]:
-        """Hold while a model is built; one thread at a time. Raises Cancelled if cancelled while waiting."""
-        with self._changed:
-            self._waiting += 1
-            try:
-                while self._running or self._instantiating:
-                    raise_if_cancelled(cancelled)
-                    self._changed.wait(POLL_SECONDS)
-                self._instantiating = True
-            finally:
-                self._waiting -= 1
-                self._changed.notify_all()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._instantiating = False
-                self._changed.notify_all()
-
-    def _enter(self) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: not (self._instantiating or self._waiting))
-            self._running += 1
-
-    def _leave(self) -> None:
-        with self._changed:
-            self._running -= 1
-            self._changed.notify_all()
-
-
-MODEL_GATE = ModelGate()
-
-
-# Helpers that work with every engine ------------------------------------------------------------------------
-
-
-def stream(engine: Engine, request: Request) -> Iterator[Event]:
-    """Yield text deltas and last the completion; leaving the iterator early cancels the request.
-
-    An interrupt while waiting cancels, yields what still arrives within a second (the completion with its
-    partial text included) and then goes on to the caller.
-    """
-    ticket = engine.submit(request)
-    try:
-        yield from ticket.events()
-    except KeyboardInterrupt:
-        wait_cancelled([ticket])
-        if ticket.done:
-            yield from ticket.events()
-        raise
-    finally:
-        ticket.cancel()
-
-
-def generate(
-    engine: Engine, requests: Iterable[Request], *, window: int | None = None
-) -> Iterator[tuple[int, Completion]]:
-    """Answer ``requests``, pulled lazily in the caller's thread; yield ``(index, completion)`` as they end.
-
-    At most ``window`` (2 × the engine's slots) are in flight. Leaving early, or an error in ``requests``,
-    cancels what is outstanding. An interrupt while waiting cancels too, yields what is answered within a
-    second (the cancelled ones with their partial texts) and then goes on to the caller.
-    """
-    outbox: Outbox = SimpleQueue()
-    open_: dict[Ticket, int] = {}
-    try:
-        yield from _pump(engine, enumerate(requests), window or 2 * engine.slots, outbox, open_)
-    except KeyboardInterrupt:
-        wait_cancelled(open_)
-        while not outbox.empty():
-            yield from _finished(outbox, open_)
-        raise
-    finally:
-        for ticket in open_:
-            ticket.cancel()
-
-
-def _pump(
-    engine: Engine,
-    source: Iterator[tuple[int, Request]],
-    limit: int,
-    outbox: Outbox,
-    open_: dict[Ticket, int],
-) -> Iterator[tuple[int, Completion]]:
-    exhausted = False
-    while open_ or not exhausted:
-        while not exhausted and len(open_) < limit:
-            item = next(source, None)
-            if item is None:
-                exhausted = True
-            else:
-                open_[engine.submit(item[1], outbox)] = item[0]
-            del item
-        yield from _finished(outbox, open_)
-
-
-def _finished(outbox: Outbox, open_: dict[Ticket, int]) -> Iterator[tuple[int, Completion]]:
-    if not open_:
-        return
-    with contextlib.suppress(Empty):
-        ticket, event = outbox.get(timeout=POLL_SECONDS)
-        index = open_.pop(ticket, None) if isinstance(event, Completion) else None
-        del ticket
-        if index is not None and isinstance(event, Completion):
-            yield index, event
-
-
-def wait_cancelled(tickets: Iterable[Ticket], grace: float = GRACE_SECONDS) -> None:
-    """Cancel ``tickets`` and wait up to ``grace`` seconds for their partial answers."""
-    tickets = list(tickets)
-    for ticket in tickets:
-        ticket.cancel()
-    deadline = time.monotonic() + grace
-    for ticket in tickets:
-        with contextlib.suppress(TimeoutError):
-            ticket.result(timeout=max(0.0, deadline - time.monotonic()))
-
-
-def raise_if_cancelled(cancelled: threading.Event) -> None:
-    """Raise Cancelled once ``cancelled`` is set."""
-    if cancelled.is_set():
-        raise Cancelled("loading was cancelled.")
