@@ -126,8 +126,7 @@ class AskDesk:
         self.shown = turn
         if turn.answer.image is not None and turn.answer.image != self._album.index:
             self._album.go(turn.answer.image)
-        else:
-            self.tell()
+        self.tell()
 
     def moved(self) -> None:
         """Another image is shown: show its last turn, unless an answer is open."""

@@ -48,6 +48,7 @@ class Explorer(anywidget.AnyWidget):
     ui_boxes = traitlets.Dict().tag(sync=True)
     ui_history: Any = traitlets.List().tag(sync=True)
     ui_notice = traitlets.Dict().tag(sync=True)
+    _closed = True  # until everything is there: ipywidgets closes what failed half-way
 
     def __init__(
         self,
@@ -61,7 +62,6 @@ class Explorer(anywidget.AnyWidget):
         options = _checked(load_options or {})
         chosen = registry.current(model) if model is not None else None
         self._lock = threading.RLock()
-        self._closed = False
         self._notices = 0
         super().__init__(ui_answer=Answer().to_dict(), ui_loading=Loading().to_dict())
         self._image_worker = Worker("vlm_nb-explorer-images")
@@ -71,6 +71,7 @@ class Explorer(anywidget.AnyWidget):
         self._desk = AskDesk(self, self._models, self._album, self._model_worker, self._keep)
         self._keepsake = Keepsake()
         self._handlers = self._table()
+        self._closed = False
         self.on_msg(self._on_message)
         self._models.show()
         self._album.tell()
