@@ -35,6 +35,13 @@ import vlm_nb
 from pandas import DataFrame
 assert hasattr(DataFrame, "vlm")
 """
+LOOKED_FOR_FIRST = """
+import importlib.util
+import vlm_nb
+assert importlib.util.find_spec("pandas")  # as transformers does, to know whether it is there
+import pandas as pd
+assert hasattr(pd.DataFrame, "vlm")
+"""
 TWICE = """
 import vlm_nb
 from vlm_nb import accessor

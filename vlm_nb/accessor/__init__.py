@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import sys
+import threading
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -60,16 +61,25 @@ def _attach() -> None:
 
 
 class _WhenPandasLoads:
-    """An import hook that works once: it lets pandas load as ever, then attaches the accessors."""
+    """An import hook that lets pandas load as ever, then attaches the accessors and goes away.
+
+    Looking for pandas without importing it (``importlib.util.find_spec``) must not use the hook up.
+    """
+
+    def __init__(self) -> None:
+        self._looking_in: int | None = None  # the thread, so that imports in others are still seen
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Step aside, and have pandas' own loader call back when it is done."""
-        if name != "pandas":
+        if name != "pandas" or self._looking_in == threading.get_ident():
             return None
-        sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not self]
-        spec = importlib.util.find_spec(name)
+        self._looking_in = threading.get_ident()
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self._looking_in = None
         loader: Any = spec.loader if spec else None
         if loader is None:
             return spec
@@ -77,6 +87,7 @@ class _WhenPandasLoads:
 
         def load_and_attach(module: ModuleType) -> None:
             del loader.exec_module  # the class's own again
+            sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not self]
             load(module)
             try:
                 _attach()
