@@ -31,6 +31,7 @@ Each error keeps the builtin kinship that users test for, and carries ``source``
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
@@ -59,8 +60,16 @@ class VLMError(Exception):
         return (_rebuild, (type(self), self.message, self.source, self.index))
 
     def _render_traceback_(self) -> list[str]:
-        """IPython prints these lines in place of a traceback."""
-        return [f"{type(self).__name__}: {self.message}"]
+        """IPython prints this in place of a traceback: one line, whatever a file or server calls itself."""
+        return ["".join(map(_inert, f"{type(self).__name__}: {self.message}"))]
+
+
+def _inert(character: str) -> str:
+    """A control or direction character as its code, a line end as a blank; anything else as it is."""
+    if character in "\r\n\t\v\f":
+        return " "
+    control = unicodedata.category(character) == "Cc" or "\u202a" <= character <= "\u202e"
+    return f"\\x{ord(character):02x}" if control else character
 
 
 def _rebuild(cls: type[VLMError], message: str, source: str | None, index: int | None) -> VLMError:
