@@ -64,7 +64,7 @@ class Report:
         for problem, command in self.advice:
             code = f": <code>{html.escape(command)}</code>" if command else ""
             parts.append(f"<p>⚠ {html.escape(problem)}{code}</p>")
-        return "<div>" + "".join(parts) + "</div>"
+        return f'<div class="mathjax_ignore tex2jax_ignore">{"".join(parts)}</div>'
 
 
 def _widths(rows: list[tuple[str, ...]]) -> list[int]:

@@ -194,11 +194,17 @@ _ROW: Mapping[str, Callable[[Prediction], Any]] = {
 
 
 def outcome_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """Return one plain dict per outcome: source, the answer's fields (None where it failed), error."""
+    """Return one plain dict per outcome: source, the answer's fields (None where it failed), error.
+
+    ``parsed`` is among them where an answer was constrained to a schema.
+    """
     rows = []
+    typed = any(outcome.result is not None and outcome.result.parsed is not None for outcome in outcomes)
     for result, error in outcomes:
         row: dict[str, Any] = {"source": result.source if result else getattr(error, "source", None)}
         row |= {name: take(result) if result else None for name, take in _ROW.items()}
+        if typed:
+            row["parsed"] = result.parsed if result else None
         row["error"] = f"{type(error).__name__}: {error}" if error else None
         rows.append(row)
     return rows

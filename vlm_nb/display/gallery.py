@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import VLMError
 from .glyphs import one_line
-from .html import alt_text, block, escape, escaped_within, legend_html, saved_size, view_html
+from .html import OPEN, alt_text, block, escape, escaped_within, legend_html, saved_size, view_html
 from .raster import drawn, encode_jpeg
 from .stage import stage
 from .style import STYLE
@@ -43,7 +43,7 @@ def gallery_html(
         cards.append(card)
     more = _more(items[len(cards) :])
     grid = f'<div class="vlm-nb-grid" role="list">{"".join(cards)}</div>'
-    return f'<div class="vlm-nb">{STYLE}{head}{grid}{more}</div>'
+    return f"{OPEN}{STYLE}{head}{grid}{more}</div>"
 
 
 def _shared_notes(items: Sequence[Prediction | Outcome | VLMError]) -> list[str]:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MAX_BUNDLE = 150_000
 """Bytes of a whole output as saved in a notebook."""
 MAX_JPEG = 80_000
+OPEN = '<div class="vlm-nb mathjax_ignore tex2jax_ignore">'
+"""The outermost element; the other classes keep MathJax away (JupyterLab typesets ``$…$`` in HTML too)."""
 _OPEN_CAPTION = 1_500
 _CHIPS_IN_VIEW = 8
 
@@ -77,11 +79,11 @@ def prediction_bundle(prediction: Prediction) -> dict[str, str]:
     text = text_html(prediction, layout)
     left = MAX_BUNDLE - saved_size(STYLE) - saved_size(text) - saved_size(plain) - 500
     if picture is None or view is None:
-        return {"text/plain": plain, "text/html": f'<div class="vlm-nb">{STYLE}{text}</div>'}
+        return {"text/plain": plain, "text/html": f"{OPEN}{STYLE}{text}</div>"}
     hover = hover_svg(layout, picture.size, min(left // 3, 25_000))
     jpeg = encode_jpeg(picture, min(MAX_JPEG, (left - saved_size(hover)) * 3 // 4))
     figure = view_html(jpeg, view.screen, alt_text(prediction), hover)
-    return {"text/plain": plain, "text/html": f'<div class="vlm-nb">{STYLE}{figure}{text}</div>'}
+    return {"text/plain": plain, "text/html": f"{OPEN}{STYLE}{figure}{text}</div>"}
 
 
 def view_html(jpeg: bytes, screen: tuple[int, int], alt: str, hover: str = "") -> str:

@@ -69,8 +69,12 @@ def _images(call: Call) -> list[Source] | None:
 
 def _tasks(call: Call, task: Task) -> list[tuple[Task, str | None]]:
     """What to ask: (task, text) for each question."""
+    from ..schema import as_schema
+
     if call.source is None and not call.options.chat:
         raise PromptError("no image given: write a file, folder, URL or variable first, then the question.")
+    if call.schema is not None and not call.questions:
+        return [("ask", as_schema(call.schema).question)]
     if task == "ask":
         if not any(text.strip() for text in call.questions):
             raise PromptError("the question is empty: write it after the image, or below in the cell.")
@@ -138,7 +142,7 @@ def _chatting(desk: Desk, model: VLM, call: Call, images: list[Source] | None) -
     def ask(task: Task, text: str | None, again: bool) -> Prediction:
         nonlocal joining
         question = text if task == "ask" else model.family.prompt_for(task, text)
-        pieces = chat.stream(question or "", joining, **call.generation)
+        pieces = chat.stream(question or "", joining, schema=call.schema, **call.generation)
         joining = None
         return show(desk.shell, desk.once, pieces, again=again)
 
@@ -146,7 +150,7 @@ def _chatting(desk: Desk, model: VLM, call: Call, images: list[Source] | None) -
 
 
 def _job(model: VLM, call: Call, source: Any, task: Task, text: str | None) -> Job:
-    return model.job(source, text, task, system=call.options.system, **call.generation)
+    return model.job(source, text, task, system=call.options.system, schema=call.schema, **call.generation)
 
 
 def _many(call: Call, tasks: list[tuple[Task, str | None]]) -> tuple[VLM, Any]:
@@ -188,18 +192,21 @@ def _table(call: Call, tasks: list[tuple[Task, str | None]]) -> tuple[VLM, Any]:
     if not hasattr(frame, "columns"):
         frame = frame.to_frame("image" if frame.name is None else frame.name)
     for number, (task, text) in enumerate(tasks):
-        more = {"name": f"{_COLUMN[task]}_{number + 1}"} if number else {}
-        frame = _answered(frame, task, text)(model=model, **options, **more)
+        column = _COLUMN[task] if call.schema is None else "extract"
+        more = {"name": f"{column}_{number + 1}"} if number else {}
+        frame = _answered(frame, task, text, call.schema)(model=model, **options, **more)
     return model, frame
 
 
 _COLUMN: dict[Task, str] = {"ask": "answer", "caption": "caption", "locate": "boxes", "detect": "boxes"}
 
 
-def _answered(frame: Any, task: Task, text: str | None) -> Callable[..., Any]:
+def _answered(frame: Any, task: Task, text: str | None, schema: Any) -> Callable[..., Any]:
     """The accessor's method for a task, with its question."""
     if not hasattr(frame, "vlm"):
         raise MissingDependency("tables are answered through df.vlm, which is not there: %reload_ext vlm_nb")
+    if schema is not None:
+        return functools.partial(frame.vlm.extract, schema, text)
     if task == "caption":
         return frame.vlm.caption  # type: ignore[no-any-return]
     return functools.partial(frame.vlm.ask if task == "ask" else frame.vlm.ground, text)

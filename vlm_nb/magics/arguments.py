@@ -54,6 +54,12 @@ def asking_options(function: F) -> F:
     return function
 
 
+def schema_option(function: F) -> F:
+    """Add ``--schema``, for the magic that asks freely."""
+    text = "answer in this form: a pydantic model, dataclass, JSON schema, regex or list of choices"
+    return argument("--schema", metavar="EXPR", help=text)(function)  # type: ignore[no-any-return]
+
+
 def _generation_argument(name: str, kind: Callable[[str], Any] | None, text: str) -> argument:
     if kind is None:
         return argument(f"--{name}", action="store_true", default=None, help=text)
@@ -72,6 +78,7 @@ class Call:
     questions: list[str]
     options: argparse.Namespace
     generation: dict[str, Any] = field(default_factory=dict)
+    schema: Any = None
 
 
 def flags_of(function: Any) -> dict[str, bool]:
@@ -97,8 +104,10 @@ def parse_call(
     options = parse_options(function, parts.options, scope)
     if options.out is not None and (not options.out.isidentifier() or keyword.iskeyword(options.out)):
         raise OptionError(f"-o {options.out}: expected the name of a variable.")
+    written = getattr(options, "schema", None)
     source, code = _joined([scope.source(token) for token in parts.sources])
     return Call(
+        schema=None if written is None else scope.evaluate(written, shown=f"--schema {written}"),
         source=source,
         code=code,
         questions=[scope.expand(text) for text in _questions(cell, parts.question)],

@@ -18,7 +18,7 @@ from ..asking import Task
 from ..errors import VLMError
 from . import manage, reproduce
 from .answers import Desk, answer
-from .arguments import asking_options, parse_call
+from .arguments import asking_options, parse_call, schema_option
 from .streaming import ShownOnce
 
 log = logging.getLogger("vlm_nb")
@@ -68,6 +68,7 @@ class VlmMagics(Magics):
     @no_var_expand
     @line_cell_magic
     @magic_arguments()
+    @schema_option
     @asking_options
     @one_line
     def vqa(self, line: str, cell: str | None = None) -> Any:
@@ -80,6 +81,7 @@ class VlmMagics(Magics):
           %vqa a.jpg b.jpg --together -- What changed?
           %vqa photos/*.jpg -- Is there a dog?           (a table, one row an image)
           %vqa df What is shown?                         (a DataFrame, through df.vlm)
+          %vqa photo.jpg --schema Receipt                (a pydantic model: the answer's .parsed)
 
           %%vqa photo.jpg
           Your question, as long as you like; {{name}} is replaced by the variable's value.

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from ..model import VLM
 
 
+class _Code(str):
+    """Python that is written down as it is."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """What is needed to write the call down again; no image, no result."""
@@ -34,6 +41,8 @@ class Record:
 def record(desk: Desk, model: VLM, call: Call, task: Task) -> Record:
     """Write the last call down, as text; a conversation's earlier turns come from ``desk.last``."""
     options = dict(call.generation)
+    if call.schema is not None:
+        options["schema"] = _Code(call.options.schema)
     if call.options.system is not None:
         options["system"] = call.options.system
     changed = model.spec.changed()
@@ -139,6 +148,10 @@ def _single(record: Record) -> list[str]:
             "]",
             f"result = [{_call(record, record.source, 'q')} for q in questions]",
         ]
+    if not questions and "schema" in record.options:
+        options = dict(record.options)
+        words = [record.source, repr(options.pop("schema")), *_keywords(options)]
+        return [f"result = model.extract({', '.join(words)})"]
     return [f"result = {_call(record, record.source, repr(questions[0]) if questions else None)}"]
 
 

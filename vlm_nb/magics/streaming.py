@@ -159,7 +159,7 @@ def _partial(text: str) -> dict[str, str]:
     style = "white-space: pre-wrap; overflow-wrap: anywhere; font-family: inherit; margin: 0; opacity: .8"
     return {
         "text/plain": shown or "…",
-        "text/html": f'<div role="status" aria-live="off" style="{style}">{html.escape(shown)}▌</div>',
+        "text/html": f'<div class="mathjax_ignore" style="{style}">{html.escape(shown)}▌</div>',
     }
 
 
