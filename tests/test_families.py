@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -342,3 +343,11 @@ def test_the_default_family_reads_big_numbers_as_pixels() -> None:
 def test_the_default_family_stays_quiet_about_plain_answers() -> None:
     found = DEFAULT.parse("A cat on a sofa.", [DEFAULT.frame_for((10, 10))], asked=False)
     assert (found.grounding, found.caption, found.notes) == (None, "A cat on a sofa.", ())
+
+
+def test_the_documentation_names_every_format() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "formats.md").read_text(encoding="utf-8")
+    for name in FORMATS:
+        assert f"| `{name}` |" in text, name
+    code = text.split("```python\n")[1].split("```")[0]
+    exec(compile(code, "docs/formats.md", "exec"), {})

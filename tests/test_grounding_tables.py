@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 from grounding_cases import A, B, Case, json_table, point_table, spelled, tag_table, token_table
 
-from vlm_nb.grounding import FORMATS, Grounding, parse
+from vlm_nb.errors import OptionError
+from vlm_nb.grounding import FORMATS, MAX_BOXES, Grounding, parse
+from vlm_nb.grounding.answer import says_none
 from vlm_nb.results import Frame
 
 FRAMES = (Frame((4000, 3000), (1000, 1000)), Frame((300, 600), (1000, 1000)))
@@ -136,3 +138,83 @@ def check(found: Grounding, case: Case, tolerance: float = 1.5) -> None:
 def test_every_format_has_25_texts() -> None:
     for name in FORMATS:
         assert sum(row[0] == name for row in ROWS) >= 25, name
+
+
+@pytest.mark.parametrize(
+    ("text", "none"),
+    [
+        ("None.", True),
+        ("no", True),
+        ("N/A", True),
+        ("Not found", True),
+        ("No cats were detected in this picture.", True),
+        ("There aren’t any cats here.", True),
+        ("There are no red cars in the scene", True),
+        ("The image does not contain a dog.", True),
+        ("I couldn't find any dogs.", True),
+        ("The dog is not visible.", True),
+        ("I cannot see the image.", False),
+        ("I can't see any images here, please send one.", False),
+        ("No, the cat is shown on the left.", False),
+        ("There is no doubt: the cat sits on the left.", False),
+        ("There is no other cat; this one is at 10, 20, 30, 40.", False),
+        ("The red car is on the left.", False),
+        ("Nothing to see here? " + "The cat sleeps. " * 30, False),
+        ("", False),
+    ],
+)
+def test_what_says_none(text: str, none: bool) -> None:
+    assert says_none(text) == none
+
+
+def test_unknown_format_names_the_nearest() -> None:
+    with pytest.raises(OptionError, match="qwen2_5_vl"):
+        parse("", "qwen2_5vl", frames=FRAMES, asked=True)
+
+
+def test_text_must_be_text() -> None:
+    with pytest.raises(OptionError, match="bytes"):
+        parse(b"[]", None, frames=FRAMES, asked=True)  # type: ignore[arg-type]
+
+
+def test_without_an_image() -> None:
+    """Text alone, as from a chat without images: relative boxes can be placed, pixels cannot."""
+    text = '[{"bbox_2d": [100, 200, 300, 400], "label": "cat"}]'
+    assert parse(text, "qwen3_vl", frames=(), asked=True).grounding == "found"
+    assert parse(text, "qwen2_5_vl", frames=(), asked=True).grounding == "unparsed"
+
+
+def test_a_box_lies_in_its_own_image() -> None:
+    found = parse('<points coords="2 1 500 500">cup</points>', "molmo2", frames=FRAMES, asked=True)
+    assert found.grounded_phrases[0].image_index == 1
+
+
+def test_padding_is_taken_off() -> None:
+    padded = Frame((100, 50), (1000, 1000), (0.0, 250.0, 1000.0, 750.0))
+    found = parse("[0.1, 0.25, 0.5, 0.75]", "llava", frames=[padded], asked=True)
+    assert found.grounded_phrases[0].bbox == pytest.approx((0.1, 0.0, 0.5, 1.0))
+
+
+def test_thinking_is_split_off() -> None:
+    found = parse("<think>It is red.</think>\nRed.", "qwen3_vl", frames=FRAMES, asked=False)
+    assert (found.thinking, found.caption, found.grounding) == ("It is red.", "Red.", None)
+
+
+def test_confidence_is_kept() -> None:
+    text = '[{"bbox_2d": [1, 2, 3, 4], "label": "a", "score": 0.75}, {"bbox_2d": [5, 6, 7, 8], "score": 99}]'
+    found = parse(text, "qwen3_vl", frames=FRAMES, asked=True)
+    assert [phrase.confidence for phrase in found.grounded_phrases] == [0.75, None]
+
+
+def test_a_runaway_answer_is_cut() -> None:
+    text = ", ".join(f'{{"bbox_2d": [{i % 997}, {i // 997}, 999, 999]}}' for i in range(MAX_BOXES + 500))
+    found = parse(f"[{text}]", "qwen3_vl", frames=FRAMES, asked=True)
+    assert len(found.grounded_phrases) == MAX_BOXES
+    assert "runaway" in " ".join(found.notes)
+
+
+def test_internvl_without_its_special_tokens() -> None:
+    """Decoded without special tokens (OpenGVLab/InternVL issue 953)."""
+    text = "car[[75, 658, 250, 871], [286, 558, 444, 711]]\ntruck[[440, 208, 502, 255]]"
+    found = parse(text, "internvl", frames=FRAMES, asked=True)
+    assert [phrase.phrase for phrase in found.grounded_phrases] == ["car", "car", "truck"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from .scan import numbers_in
+
 _THOUGHTS = (("<think>", "</think>"), ("<thinking>", "</thinking>"), ("◁think▷", "◁/think▷"))
 _ANSWER = re.compile(r"</?answer>")
 
@@ -13,9 +15,11 @@ _PICTURE = "(?:image|picture|photo|scene)"
 _NONE = re.compile(
     rf"""(?ix)
     ^[^\w]*(?: none | nothing | n/?a | no | empty )[^\w]*$
-    | ^[^\w]*(?: none | nothing | no\b )[^.]* \b(?: {_SEEN} | (?:in|on)\ (?:the|this)\ {_PICTURE} )\b
+    | ^[^\w]*(?: none | nothing | no\b(?!,) )[^.?!]* \b(?: {_SEEN} | (?:in|on)\ (?:the|this)\ {_PICTURE} )\b
     | ^[^\w]* not\ (?: {_SEEN} )\b
-    | \b there\ (?: (?:is|are|was|were)\ (?: no | none | not\ an? | not\ any | nothing ) | isn't | aren't )\b
+    | \b there\ (?: isn't | aren't )\b
+    | \b there\ (?:is|are|was|were)\ (?: none | not\ an? | not\ any | nothing )\b
+    | \b there\ (?:is|are|was|were)\ no \b (?!\ (?:doubt|question|problem))
     | \b {_PICTURE}\ (?: does\ not | doesn't | did\ not )\ (?: contain | show | have | include | depict )\b
     | \b (?: do\ not | don't | did\ not | didn't | cannot | can\ not | can't | could\ not | couldn't )
         \ (?: see | find | detect | locate | spot | identify )
@@ -23,7 +27,7 @@ _NONE = re.compile(
     | \b (?: is | are | was | were )\ not\ (?: {_SEEN} | in\ (?:the|this)\ {_PICTURE} )\b
     """
 )
-_NONE_LIMIT = 400
+_NONE_LIMIT = 300
 _FENCES = ("```", "```json", "```xml")
 
 
@@ -47,10 +51,12 @@ def split_thinking(text: str) -> tuple[str | None, str, bool]:
 def says_none(answer: str) -> bool:
     """Whether a short plain answer says that nothing is there: "There are no cats in the image."
 
-    Only the start of a text is looked at, and one that is long is not a plain "none".
+    A long text is not a plain "none", and neither is one with several numbers: they may be a place.
     """
-    answer = " ".join(answer[: _NONE_LIMIT + 1].replace("’", "'").split())
-    return 0 < len(answer) <= _NONE_LIMIT and _NONE.search(answer) is not None
+    if len(answer) > _NONE_LIMIT or len(numbers_in(answer)) > 1:
+        return False
+    answer = " ".join(answer.replace("’", "'").split())
+    return _NONE.search(answer) is not None
 
 
 def without_cuts(text: str, cuts: Sequence[tuple[int, int, str]]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from .base import Format, Space
-from .objects import list_writer, objects_writer, read_objects, writer
+from .objects import read_objects
 from .points import read_points, write_molmo, write_molmo2
 from .tags import read_glm, read_pairs, read_tags, tag_writer
 from .tokens import (
@@ -17,6 +17,7 @@ from .tokens import (
     write_kosmos,
     write_paligemma,
 )
+from .writing import json_writer, list_writer, objects_writer
 
 PER_MILLE = Space(scale=1000, top=1000)
 FRACTION = Space(scale=1, top=1, step=0.001)
@@ -48,14 +49,14 @@ _ALL = (
         name="qwen2_5_vl",
         space=Space(scale=None),
         syntaxes=(read_objects, read_points, read_tags),
-        writer=writer("bbox_2d"),
+        writer=json_writer("bbox_2d"),
         source="QwenLM/Qwen2.5-VL, cookbooks/spatial_understanding.ipynb: pixels of the resized image",
     ),
     Format(
         name="qwen3_vl",
         space=PER_MILLE,
         syntaxes=(read_objects, read_points, read_tags),
-        writer=writer("bbox_2d"),
+        writer=json_writer("bbox_2d"),
         source="QwenLM/Qwen3-VL, cookbooks/2d_grounding.ipynb: 0..1000",
         sign=re.compile(r"bbox_2d|point_2d"),
     ),
@@ -82,6 +83,7 @@ _ALL = (
         space=PER_MILLE,
         syntaxes=(read_tags, read_objects),
         writer=tag_writer(("<ref>", "</ref>"), ("<box>", "</box>"), "bare"),
+        specials=(*_QWEN_SPECIALS, "</s>"),
         source="OpenBMB/MiniCPM-V, issue 982: x1 y1 x2 y2 in 0..1000",
         sign=re.compile(r"<box>\s*[0-9]"),
     ),
@@ -90,7 +92,7 @@ _ALL = (
         space=PER_MILLE,
         syntaxes=(read_glm, read_objects),
         writer=tag_writer(("<ref>", "</ref>"), ("<|begin_of_box|>", "<|end_of_box|>"), "nested"),
-        specials=("<|endoftext|>", "<|user|>"),
+        specials=("<|endoftext|>", "<|user|>", "<|assistant|>", "<|observation|>"),
         source="zai-org/GLM-V, README.md, section Grounding: 0..1000, brackets vary",
         sign=re.compile(r"<\|begin_of_box\|>\s*[\[(<]"),
     ),
@@ -166,14 +168,14 @@ _ALL = (
         name="kimi_vl",
         space=FRACTION,
         syntaxes=(read_objects,),
-        writer=writer("bbox_2d"),
+        writer=json_writer("bbox_2d"),
         source="Kimi-VL technical report, arXiv 2504.07491: relative coordinates in 0..1",
     ),
     Format(
         name="gemini",
         space=Space(scale=1000, top=1000, y_first=True),
         syntaxes=(read_objects,),
-        writer=writer("box_2d", "point"),
+        writer=json_writer("box_2d", "point"),
         source="google-gemini/cookbook, quickstarts/Spatial_understanding.ipynb: 0..1000, y x y x",
         sign=re.compile(r"""["']box_2d["']"""),
     ),

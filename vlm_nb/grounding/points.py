@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from .base import Mark, Reading
-from .objects import plain_number
+from .writing import plain_number
 
 MAX_TAGS = 50_000
 _OPEN = re.compile(r"<(?:points?|tracks?)\b([^<>]*)(>|\Z|(?=<))")

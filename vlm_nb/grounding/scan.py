@@ -86,12 +86,13 @@ def scan(text: str) -> Iterator[Found | Root]:
     Where the text stops inside brackets, objects are yielded with the fields that were complete: a list of
     numbers without its closing bracket is not, since its last number may be cut.
     """
-    return _Scanner(text.translate(_LOOKALIKES)).run()
+    return _Scanner(text).run()
 
 
 class _Scanner:
     def __init__(self, text: str) -> None:
-        self.text = text
+        self.written = text
+        self.text = text if text.isascii() else text.translate(_LOOKALIKES)  # the same length
         self.stack: list[_Open] = []
         self.objects = 0
         self.pos = 0
@@ -138,7 +139,7 @@ class _Scanner:
     def _quote(self, start: int) -> Iterator[Found | Root]:
         if self.previous not in "[({,:]})\"'":  # the apostrophe of a word
             return
-        body, self.pos = _read_string(self.text, start)
+        body, self.pos = _read_string(self.text, start, self.written)
         if _COLON.match(self.text, self.pos):
             yield from self._name(body)
         elif len(body) <= 64 and _NUMERIC.fullmatch(body):
@@ -160,7 +161,7 @@ class _Scanner:
             top.take(float("nan"))
         elif top.key is not None:
             end = _word_end(self.text, self.pos)
-            top.take(self.text[self.pos - len(token) : end].strip()[:MAX_LABEL])
+            top.take(self.written[self.pos - len(token) : end].strip()[:MAX_LABEL])
             self.pos = end
 
     def _name(self, key: str) -> Iterator[Found | Root]:
@@ -203,8 +204,8 @@ def _hand_over(top: _Open, around: _Open, *, complete: bool) -> None:
         around.take(value)
 
 
-def _read_string(text: str, start: int) -> tuple[str, int]:
-    """Return the string that the quote at ``start`` opens, and where reading goes on.
+def _read_string(text: str, start: int, written: str) -> tuple[str, int]:
+    """Return the string of ``written`` that the quote at ``start`` opens, and where reading goes on.
 
     A quote ends it only where a comma, colon, bracket, newline or key follows, so stray quotes inside a
     label stay in it; a newline or a brace that goes on as JSON ends it (its closing quote was lost).
@@ -214,10 +215,10 @@ def _read_string(text: str, start: int) -> tuple[str, int]:
     while (stop := _STRING_STOPS[quote].search(text, pos)) is not None:
         pos = stop.end() + (stop.group() == "\\")
         if stop.group() == quote and _AFTER_STRING.match(text, pos):
-            return _unescape(text[start + 1 : stop.start()]), pos
+            return _unescape(written[start + 1 : stop.start()]), pos
         if stop.group() not in (quote, "\\") and _LOST_QUOTE.match(text, stop.start()):
-            return _unescape(text[start + 1 : stop.start()]), stop.start()
-    return _unescape(text[start + 1 :]), len(text)
+            return _unescape(written[start + 1 : stop.start()]), stop.start()
+    return _unescape(written[start + 1 :]), len(text)
 
 
 def _unescape(body: str) -> str:

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .base import Mark, Reading, Writer
-from .objects import plain_number, read_objects
+from .objects import read_objects
 from .scan import numbers_in
+from .writing import plain_number
 
 MAX_TAGS = 100_000
 _TAG = re.compile(
