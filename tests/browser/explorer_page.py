@@ -60,7 +60,8 @@ def answer(request):
     return found(request, *SCENE) if "Locate" in text else "A red circle beside a blue square."
 
 def scripted(delay=.02, **more):
-    return vlm_nb.load("scripted", engine="scripted", script=answer, engine_args={"delay": delay, **more})
+    return vlm_nb.load("scripted", engine="scripted", script=answer, engine_args={"delay": delay, **more},
+                       generation_config={"max_new_tokens": 10_000})
 """
 
 

@@ -182,7 +182,8 @@ class Explorer(anywidget.AnyWidget):
         self._desk.moved()
 
     def _keep(self, turn: Turn) -> None:
-        self._keepsake.update(turn.result())
+        # Drawing takes a moment: neither a handler nor the pump waits for it.
+        self._image_worker.put(lambda: self._keepsake.update(turn.result()))
 
     # From the browser ---------------------------------------------------------------------------------------
 

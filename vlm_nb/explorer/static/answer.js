@@ -8,6 +8,7 @@ const TASKS = [
   { id: "caption", label: "Caption", hint: "Nothing to write: the image is described" },
   { id: "ground", label: "Find", hint: "What to find; leave empty to find every object" },
 ];
+const STATUS = { waiting: "Generating…", running: "Generating…", done: "Done", stopped: "Stopped", error: "Failed" };
 const DOUBLE_CLICK_MS = 500;
 const FOLLOW_PIXELS = 24;
 
@@ -122,7 +123,7 @@ export class AnswerPane {
     this.scroll.classList.toggle("is-waiting", open && !answer.text);
     this.fail(answer.problem);
     say(this.facts, open || answer.status === "idle" ? "" : factsOf(answer));
-    say(this.status, { waiting: "Generating…", running: "Generating…", done: "Done", stopped: "Stopped", error: "Failed" }[answer.status] || "");
+    say(this.status, answer.task === "draw" ? "" : STATUS[answer.status] || "");
     this.focusable();
     if (open && follow && answer.number === this.number) this.scroll.scrollTop = this.scroll.scrollHeight;
     if (answer.number !== this.number) this.scroll.scrollTop = 0;

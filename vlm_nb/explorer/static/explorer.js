@@ -104,11 +104,16 @@ class App {
     const ticket = `${Date.now().toString(36)}-${(this.sent += 1)}`;
     this.waiting.set(ticket, setTimeout(() => this.setBusy(true), BUSY_AFTER_MS));
     this.model.send({ ...content, ticket }, undefined, buffers);
+    return ticket;
   }
 
   acknowledged(ticket) {
     clearTimeout(this.waiting.get(ticket));
     if (this.waiting.delete(ticket) && !this.waiting.size) this.setBusy(false);
+    if (ticket === this.lastGo) {
+      this.lastGo = null;
+      this.setAlbum();
+    }
   }
 
   setBusy(busy) {
@@ -232,8 +237,10 @@ class App {
     return `${index}`;
   }
 
+  // While a key is held the kernel's word is about an earlier image: the place here counts until it has caught up.
   setAlbum() {
-    this.album = this.get("album");
+    const album = this.get("album");
+    this.album = this.going || this.lastGo ? { ...album, index: this.shownIndex } : album;
     this.images.setAlbum(this.album);
     this.showImage();
     this.setBoxes();
@@ -249,7 +256,10 @@ class App {
     this.showImage();
     this.setBoxes();
     clearTimeout(this.going);
-    this.going = setTimeout(() => this.post({ type: "go", index }), 30);
+    this.going = setTimeout(() => {
+      this.going = null;
+      this.lastGo = this.post({ type: "go", index });
+    }, 30);
   }
 
   setPicture() {
