@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import threading
@@ -12,6 +13,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from stat import S_ISLNK
 from typing import TypeVar
 
 from .. import config
@@ -97,12 +99,12 @@ class Book:
         """The content keys of a job's files without reading them, if the ledger vouches for all of them."""
         if self._ledger is None or self._options.verify or any(s.kind != "path" for s in job.sources):
             return None
-        found = [self._shortcut(source.payload) for source in job.sources]
+        found = [self._shortcut(str(source.payload)) for source in job.sources]
         return None if None in found else [content for content in found if content]
 
-    def _shortcut(self, path: Path) -> str | None:
+    def _shortcut(self, path: str) -> str | None:
         try:
-            stamp, real = Stamp.of(os.stat(path)), os.path.realpath(path)
+            real, stamp = _identified(path)
         except OSError:
             return None
         return self._with_ledger(lambda ledger: ledger.content(real, stamp))
@@ -117,11 +119,10 @@ class Book:
         if source.kind != "path" or self._ledger is None:
             return self.read(source)
         with contextlib.suppress(OSError):
-            before, started = Stamp.of(os.stat(source.payload)), time.time()
+            before, started = _identified(str(source.payload)), time.time()
             loaded, content = self.read(source)
-            if Stamp.of(os.stat(source.payload)) == before:
-                real = os.path.realpath(source.payload)
-                self._with_ledger(lambda ledger: ledger.remember(real, before, content, started))
+            if _identified(str(source.payload)) == before:
+                self._with_ledger(lambda ledger: ledger.remember(*before, content, started))
             return loaded, content
         return self.read(source)
 
@@ -135,7 +136,7 @@ class Book:
             nth = self._drawn[key]
         return self._keys.key(job, contents, nth)
 
-    def find(self, job: Job, key: bytes) -> Prediction | None:
+    def find(self, job: Job, key: bytes, position: int | None = None) -> Prediction | None:
         """Return the stored answer to ``job``; answers drawn by chance only if the options ask for it."""
         if job.generation.sampling and not self._options.reuse_sampled:
             return None
@@ -149,7 +150,7 @@ class Book:
         if record is None:
             return None
         try:
-            return from_record(record, job, self._label)
+            return from_record(record, job, self._label, position)
         except (ValueError, KeyError, TypeError):
             log.debug("an unreadable ledger record was ignored", exc_info=True)
             return None
@@ -168,12 +169,12 @@ class Book:
 
     # In the caller's thread ---------------------------------------------------------------------------------
 
-    def finished(self, row: Row, outcome: Outcome) -> list[Row]:
-        """Keep the answer and return the rows that waited for it."""
+    def finished(self, row: Row, outcome: Outcome, *, known: bool = False) -> list[Row]:
+        """Keep the answer, unless it was ``known``, and return the rows that waited for it."""
         if row.key is None:
             return []
         result = outcome.result
-        if result is not None:
+        if result is not None and not known:
             self._keep(row, result)
         with self._lock:
             if result is not None:
@@ -244,3 +245,18 @@ class Book:
             f"{error} This run goes on without a ledger: its rows are not kept and would be computed again."
             " ledger='another.sqlite3' uses another file, ledger=False none."
         )
+
+
+def _identified(path: str) -> tuple[str, Stamp]:
+    """A file's real path and its stamp, with one look at the file where it is no link."""
+    folder, name = os.path.split(path)
+    stat = os.lstat(path)
+    if S_ISLNK(stat.st_mode):
+        return os.path.realpath(path), Stamp.of(os.stat(path))
+    return os.path.join(_real_folder(folder), name), Stamp.of(stat)
+
+
+@functools.lru_cache(maxsize=1024)
+def _real_folder(folder: str) -> str:
+    """Cached, for a table's files lie in few folders; a folder's link that changes shows by the inodes."""
+    return os.path.realpath(folder)

@@ -153,12 +153,12 @@ class Pipeline:
             job, contents = row.job, None
             if not job.generation.sampling and (contents := self._book.known(job)) is not None:
                 row.key = self._book.key(job, contents)
-                if (found := self._book.find(job, row.key)) is not None:
+                if (found := self._book.find(job, row.key, row.position)) is not None:
                     return found
             loaded, read = self._book.load(job)
             if read != contents:
                 row.key = self._book.key(job, read)
-                if (found := self._book.find(job, row.key)) is not None:
+                if (found := self._book.find(job, row.key, row.position)) is not None:
                     return found
             claim = self._book.claim(row)
             if claim is not True:
@@ -218,7 +218,7 @@ class Pipeline:
         elif found is not None:
             self._streak += 1
             self.counts.hits += 1
-            self._finish(row, Outcome(found, None))
+            self._finish(row, Outcome(found, None), known=True)
 
     def _answered(self, ready: ReadyRow, completion: Completion) -> None:
         try:
@@ -229,10 +229,10 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001 - a row that cannot be read costs no other
             self._finish(ready.row, Outcome(None, own_error(error)))
 
-    def _finish(self, row: Row, outcome: Outcome) -> None:
+    def _finish(self, row: Row, outcome: Outcome, *, known: bool = False) -> None:
         if isinstance(outcome.error, ModelUnloaded):
             self._gone = outcome.error
-        followers = self._book.finished(row, outcome)
+        followers = self._book.finished(row, outcome, known=known)
         self._hold(row, outcome)
         for follower in followers:
             self.counts.hits += outcome.error is None
@@ -245,7 +245,7 @@ class Pipeline:
         self.counts.failed += outcome.error is not None
         label = row.job.label
         result, error = outcome
-        if result is not None:
+        if result is not None and (result.index != row.position or result.source != label):
             outcome = Outcome(dataclasses.replace(result, source=label, index=row.position), None)
         elif error is not None:
             forget_frames(error)

@@ -21,8 +21,8 @@ def to_record(prediction: Prediction) -> str:
     return json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
 
 
-def from_record(record: str, job: Job, model: str) -> Prediction:
-    """Rebuild the prediction of ``to_record`` as the answer to ``job``.
+def from_record(record: str, job: Job, model: str, position: int | None = None) -> Prediction:
+    """Rebuild the prediction of ``to_record`` as the answer to ``job`` at ``position`` of the inputs.
 
     Raises ValueError, KeyError, TypeError or SchemaError for a record that is none.
     """
@@ -32,7 +32,7 @@ def from_record(record: str, job: Job, model: str) -> Prediction:
     plain["image_size"] = tuple(plain["image_size"]) if plain["image_size"] else None
     plain["notes"] = tuple(plain["notes"])
     plain["parsed"] = _parsed(plain["parsed"], job.schema)
-    return Prediction(**plain, prompt=job.prompt, model=model, source=job.label, index=job.index)
+    return Prediction(**plain, prompt=job.prompt, model=model, source=job.label, index=position)
 
 
 def _phrase(plain: dict[str, Any]) -> GroundedPhrase:

@@ -255,8 +255,11 @@ class Ledger:
             self.tick()
 
     def _one(self, query: str, values: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        with self._reading():
-            row: tuple[Any, ...] | None = self._db.execute(query, values).fetchone()
+        try:  # written out: every row of a restart comes through here twice
+            with self._lock:
+                row: tuple[Any, ...] | None = self._db.execute(query, values).fetchone()
+        except sqlite3.Error as error:
+            raise _unusable(self.path, error) from error
         return row
 
 
@@ -298,4 +301,8 @@ def _translated(path: Path) -> Iterator[None]:
     except (sqlite3.Error, OSError) as error:
         if isinstance(error, LedgerError):
             raise
-        raise LedgerError(f"the ledger {path} cannot be used ({error}).") from error
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: Exception) -> LedgerError:
+    return LedgerError(f"the ledger {path} cannot be used ({error}).")

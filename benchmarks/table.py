@@ -1,0 +1,177 @@
+"""What tables cost: speed against other ways, the ledger's price, memory, and a restart.
+
+``python benchmarks/table.py [--rows 100000] [--images 200] [--model demo] [--only NAME]`` prints one table.
+The parts: ``speed`` (a real model), ``ledger``, ``memory`` and ``restart`` (a scripted engine that answers at
+once, so that what is measured is ours).
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import struct
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+
+import vlm_nb
+from vlm_nb import batch
+from vlm_nb.asking import Job
+from vlm_nb.demo.scenes import draw_scene
+from vlm_nb.model import VLM
+
+Result = tuple[str, str, str]
+"""What was measured, the figure, what was to be reached ("" for nothing)."""
+
+
+def scripted() -> VLM:
+    """An engine that costs nothing and whose answers a ledger keeps."""
+    return vlm_nb.load(
+        "bench",
+        engine="scripted",
+        script="an answer of six words",
+        engine_args={"fingerprint": "bench", "slots": 32},
+    )
+
+
+def tiny_pngs(folder: Path, count: int) -> pd.DataFrame:
+    """A table of ``count`` different PNG files of 28 × 28 pixels and about 90 bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number in range(count):
+        path = folder / f"{number:07}.png"
+        path.write_bytes(_png(number.to_bytes(3, "big")))
+        paths.append(str(path))
+    return pd.DataFrame({"image": paths})
+
+
+def _png(colour: bytes) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", 28, 28, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + colour * 28 for _ in range(28)), 1)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long ``work`` takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+# The parts ----------------------------------------------------------------------------------------------
+
+
+def speed(place: Path, images: int, name: str) -> Iterator[Result]:
+    """Rows per second of one real model, three ways, on the same files."""
+    place.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for seed in range(images):
+        paths.append(place / f"{seed}.png")
+        draw_scene(seed, size=None).image.save(paths[-1])
+    model = vlm_nb.load(name)
+    for path in paths[:3]:
+        model.caption(path)
+    slots = model.engine.slots
+
+    def jobs(some: list[Path]) -> Iterator[Job]:
+        return (model.job(path, None, "caption") for path in some)
+
+    def static() -> None:
+        for start in range(0, images, slots):
+            batch.run(model, list(jobs(paths[start : start + slots])), ledger=False, show_progress=False)
+
+    single = images / seconds(lambda: [model.caption(path) for path in paths])
+    fixed = images / seconds(static)
+    table = images / seconds(lambda: batch.run(model, jobs(paths), ledger=False, show_progress=False))
+    what = f"{name}, {images} drawn images, {slots} slots"
+    yield f"rows/s, one call at a time ({what})", f"{single:.1f}", ""
+    yield f"rows/s, static batches of {slots}", f"{fixed:.1f} ({fixed / single:.1f}×)", ""
+    yield "rows/s, table run", f"{table:.1f} ({table / single:.1f}×)", ""
+
+
+def ledger(place: Path, rows: int) -> Iterator[Result]:
+    """What a row costs more with a ledger than without; the median of three."""
+    model, frame = scripted(), tiny_pngs(place / "ledger", rows)
+
+    def run(**options: object) -> float:
+        return seconds(lambda: frame.vlm.caption(show_progress=False, **options))
+
+    run(ledger=False)
+    without = sorted(run(ledger=False) for _ in range(3))[1]
+    kept = sorted(run(ledger=place / f"{turn}.sqlite3") for turn in range(3))[1]
+    yield f"ledger, ms a row ({rows:,} rows)", f"{(kept - without) / rows * 1000:.3f}", "< 2"
+    yield "the runner itself, ms a row, no ledger", f"{without / rows * 1000:.3f}", ""
+    model.unload()
+
+
+def memory(place: Path, rows: int) -> Iterator[Result]:
+    """How much the process grows from the 1,000th row to the last, the new columns included."""
+    model, frame = scripted(), tiny_pngs(place / "files", rows)
+    frame.head(1000).vlm.caption(show_progress=False, ledger=place / "warm.sqlite3")
+    gc.collect()
+    before = most = resident()
+
+    def watched() -> None:
+        nonlocal most
+        for _ in range(1):
+            frame.vlm.caption(show_progress=False, ledger=place / "rows.sqlite3")
+        most = max(most, resident())
+
+    took = seconds(watched)
+    yield f"memory growth, MB ({rows:,} rows)", f"{(most - before) / 1e6:.0f}", "< 300"
+    yield f"first run, rows/s ({rows:,} rows, engine free)", f"{rows / took:,.0f}", ""
+    model.unload()
+
+
+def restart(place: Path, rows: int) -> Iterator[Result]:
+    """The same table again, all of it finished (after ``memory``, whose ledger it uses)."""
+    model = scripted()
+    frame = pd.DataFrame({"image": sorted(str(path) for path in (place / "files").iterdir())})
+    took = seconds(lambda: frame.vlm.caption(show_progress=False, ledger=place / "rows.sqlite3"))
+    careful = seconds(
+        lambda: frame.vlm.caption(show_progress=False, ledger=place / "rows.sqlite3", verify=True)
+    )
+    yield f"restart with {rows:,} finished rows, s", f"{took:.1f}", "< 10"
+    yield "the same with verify=True (every file hashed), s", f"{careful:.1f}", ""
+    model.unload()
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--only", choices=["speed", "ledger", "memory", "restart"], action="append")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        parts: dict[str, Callable[[], Iterator[Result]]] = {
+            "speed": lambda: speed(place / "scenes", asked.images, asked.model),
+            "ledger": lambda: ledger(place, min(asked.rows, 20_000)),
+            "memory": lambda: memory(place, asked.rows),
+            "restart": lambda: restart(place, asked.rows),
+        }
+        print("| measured | figure | to reach |\n|---|---|---|")
+        for name, part in parts.items():
+            if asked.only is None or name in asked.only:
+                for what, figure, goal in part():
+                    print(f"| {what} | {figure} | {goal} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
