@@ -104,7 +104,7 @@ formats = st.sampled_from([*FORMATS, None])
 @pytest.mark.parametrize("format", FORMATS)
 def test_write_then_parse(format: str) -> None:
     @LIGHT
-    @given(frames(), st.lists(boxes(), min_size=1, max_size=6))
+    @given(frames(), st.lists(boxes(), min_size=1, max_size=4))
     def check(frame: Frame, given_boxes: list[GroundedPhrase]) -> None:
         round_trip(format, frame, given_boxes)
 
@@ -134,7 +134,7 @@ def test_truncation_keeps_what_was_complete(format: str) -> None:
 @pytest.mark.parametrize("format", FORMATS)
 def test_fuzz_write_then_parse(format: str) -> None:
     @HEAVY
-    @given(frames(), st.lists(boxes(), min_size=1, max_size=12))
+    @given(frames(), st.lists(boxes(), min_size=1, max_size=4))
     def check(frame: Frame, given_boxes: list[GroundedPhrase]) -> None:
         round_trip(format, frame, given_boxes)
 

@@ -127,6 +127,16 @@ CASES = (
         note="could not",
     ),
     Case("words in the box", f'[{{"§K": ["left", "top"], "label": "cat"}}, {TWO}]', (DOG,), note="could not"),
+    Case(
+        "placeholders for numbers",
+        '[{"§K": [x1, y1, x2, y2], "label": "cat"}]',
+        (),
+        "unparsed",
+        note="could not",
+    ),
+    Case("dots for numbers", '[{"§K": [...], "label": "cat"}]', (), "unparsed", note="could not"),
+    Case("dots for everything", "[...]", (), "unparsed"),
+    Case("numbers with a unit", '[{"§K": [§A1px, §A2px, §A3px, §A4px], "label": "cat"}]', (CAT,)),
     Case("JSON about something else", '{"answer": "yes"}', (), "unparsed"),
     # truncated
     Case(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from .scan import numbers_in
+from .strings import numbers_in
 
 _THOUGHTS = (("<think>", "</think>"), ("<thinking>", "</thinking>"), ("◁think▷", "◁/think▷"))
 _ANSWER = re.compile(r"</?answer>")

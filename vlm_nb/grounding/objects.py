@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from .base import Mark, Reading
-from .scan import Found, Root, Value, numbers_in, scan
+from .scan import Found, Root, Value, scan
+from .strings import numbers_in
 
 BOX_KEYS = ("bbox_2d", "box_2d", "bbox", "bounding_box", "boundingbox")
 """Keys that mark a box wherever they stand."""

@@ -1,33 +1,28 @@
 """A forgiving reader of bracketed text: JSON, Python literals, and what models make of them.
 
 Never raises, needs no recursion, and reads each character a bounded number of times: a token is either
-skipped or used once, a string ends at the first newline or brace at the latest, and nesting deeper than
-``MAX_DEPTH`` or more than ``MAX_TOKENS`` tokens end the reading.
+skipped or used once, a string ends at the first newline at the latest, nesting deeper than ``MAX_DEPTH`` starts
+anew, and after ``MAX_TOKENS`` tokens the reading ends.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from .strings import MAX_LABEL, NUMBER, number, read_string, word_end
 
 Value = float | str | list["Value"] | dict[str, "Value"]
 
 MAX_DEPTH = 40
 MAX_TOKENS = 150_000
 MAX_ITEMS = 8_192
-MAX_LABEL = 500
 
-_NUMBER = r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
 _OPENER = re.compile(r"[\[({]")
-_TOKEN = re.compile(rf"""[\[\](){{}}]|["']|{_NUMBER}|[^\W\d]\w*|[:,]""")
-_STRING_STOPS = {quote: re.compile(rf"[{quote}\\\n{{}}]") for quote in "\"'"}
-_AFTER_STRING = re.compile(r"""[ \t]*(?:[\r\n,:\])}]|\Z|["']\w+["'][ \t]*:)""")
-_LOST_QUOTE = re.compile(r"""\n|\}\s*(?:\Z|[\]}]|,\s*\{)|\{\s*["']""")
+_TOKEN = re.compile(rf"""[\[\](){{}}]|["']|{NUMBER}|[^\W\d]\w*|[:,]""")
 _COLON = re.compile(r"\s*:")
-_NUMERIC = re.compile(rf"\s*{_NUMBER}\s*%?\s*")
-_NUMBERS = re.compile(_NUMBER)
+_NUMERIC = re.compile(rf"\s*{NUMBER}\s*%?\s*")
 _LOOKALIKES = str.maketrans("“”‘’：，［］｛｝（）", "\"\"'':,[]{}()")
 _NOT_NUMBERS = frozenset({"nan", "inf", "infinity", "null", "none"})
 
@@ -139,7 +134,7 @@ class _Scanner:
     def _quote(self, start: int) -> Iterator[Found | Root]:
         if self.previous not in "[({,:]})\"'":  # the apostrophe of a word
             return
-        body, self.pos = _read_string(self.text, start, self.written)
+        body, self.pos = read_string(self.text, start, self.written)
         if _COLON.match(self.text, self.pos):
             yield from self._name(body)
         elif len(body) <= 64 and _NUMERIC.fullmatch(body):
@@ -160,9 +155,11 @@ class _Scanner:
         elif token.lower() in _NOT_NUMBERS:
             top.take(float("nan"))
         elif top.key is not None:
-            end = _word_end(self.text, self.pos)
+            end = word_end(self.text, self.pos)
             top.take(self.written[self.pos - len(token) : end].strip()[:MAX_LABEL])
             self.pos = end
+        elif top.fields is None and self.objects and not self.text[self.pos - len(token) - 1].isdigit():
+            top.take(float("nan"))  # a word where a number belongs ("x1"), not a unit ("12px")
 
     def _name(self, key: str) -> Iterator[Found | Root]:
         """A quoted key: it ends a list that lost its closing bracket."""
@@ -174,6 +171,8 @@ class _Scanner:
 
     def _pop(self, end: int, *, complete: bool) -> Iterator[Found | Root]:
         top = self.stack.pop()
+        if complete and top.fields is None and not top.touched and self._holds_something(top.start, end):
+            top.take(float("nan"))
         around = self.stack[-1] if self.stack else None
         if top.fields is not None:
             self.objects -= 1
@@ -186,6 +185,10 @@ class _Scanner:
             _hand_over(top, around, complete=complete)
         else:
             yield Root(top.start, end, complete, complete and not top.touched)
+
+    def _holds_something(self, start: int, end: int) -> bool:
+        """Whether a list without any value holds more than white space: "[...]" does not say "none"."""
+        return bool(self.text[start + 1 : end - 1].strip(" \t\r\n,"))
 
     def _unwind(self, end: int) -> Iterator[Found | Root]:
         while self.stack:
@@ -202,54 +205,3 @@ def _hand_over(top: _Open, around: _Open, *, complete: bool) -> None:
     value: Value = top.items if top.fields is None else top.fields
     if complete or value:
         around.take(value)
-
-
-def _read_string(text: str, start: int, written: str) -> tuple[str, int]:
-    """Return the string of ``written`` that the quote at ``start`` opens, and where reading goes on.
-
-    A quote ends it only where a comma, colon, bracket, newline or key follows, so stray quotes inside a
-    label stay in it; a newline or a brace that goes on as JSON ends it (its closing quote was lost).
-    """
-    quote = text[start]
-    pos = start + 1
-    while (stop := _STRING_STOPS[quote].search(text, pos)) is not None:
-        pos = stop.end() + (stop.group() == "\\")
-        if stop.group() == quote and _AFTER_STRING.match(text, pos):
-            return _unescape(written[start + 1 : stop.start()]), pos
-        if stop.group() not in (quote, "\\") and _LOST_QUOTE.match(text, stop.start()):
-            return _unescape(written[start + 1 : stop.start()]), stop.start()
-    return _unescape(written[start + 1 :]), len(text)
-
-
-def _unescape(body: str) -> str:
-    body = body[:MAX_LABEL]
-    if "\\" not in body:
-        return body
-    try:
-        plain = str(json.loads(f'"{body}"', strict=False))
-    except ValueError:
-        plain = body.replace('\\"', '"').replace("\\'", "'").replace("\\\\", "\\")
-    return plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-_WORD_END = re.compile(r"[,\n{}\[\]:]")
-
-
-def _word_end(text: str, pos: int) -> int:
-    stop = _WORD_END.search(text, pos, pos + MAX_LABEL)
-    return stop.start() if stop else min(len(text), pos + MAX_LABEL)
-
-
-def number(token: str) -> float:
-    """Return the number that ``token`` spells; NaN for one too long to be a coordinate."""
-    return float(token) if len(token) <= 32 else float("nan")
-
-
-def numbers_in(text: str, limit: int = 64) -> list[float]:
-    """Return the first ``limit`` numbers that stand in ``text``, whatever is between them."""
-    found = []
-    for match in _NUMBERS.finditer(text):
-        found.append(number(match.group()))
-        if len(found) >= limit:
-            break
-    return found

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from .base import Mark, Reading, Writer
 from .objects import read_objects
-from .scan import numbers_in
+from .strings import numbers_in
 from .writing import plain_number
 
 MAX_TAGS = 100_000
