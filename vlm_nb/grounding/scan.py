@@ -1,8 +1,8 @@
 """A forgiving reader of bracketed text: JSON, Python literals, and what models make of them.
 
 Never raises, needs no recursion, and reads each character a bounded number of times: a token is either
-skipped or used once, a string ends at the first newline at the latest, nesting deeper than ``MAX_DEPTH`` starts
-anew, and after ``MAX_TOKENS`` tokens the reading ends.
+skipped or used once, a string ends at the first newline at the latest, nesting deeper than ``MAX_DEPTH``
+starts anew, and after ``MAX_TOKENS`` tokens the reading ends.
 """
 
 from __future__ import annotations
