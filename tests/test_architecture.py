@@ -24,6 +24,7 @@ FLOORS = (
     {"asking"},
     {"schema", "conversations"},
     {"engines"},
+    {"machine"},
     {"families"},
     {"grounding"},
     {"sources"},

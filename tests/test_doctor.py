@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import vlm_nb
-from vlm_nb import diagnosis
+from vlm_nb import diagnosis, machine
 from vlm_nb.report import Report
 
 
@@ -45,7 +45,9 @@ def test_the_module_named_as_the_function_does_not_hide_it() -> None:
 
 def test_importing_it_loads_no_torch() -> None:
     code = (
-        "import sys, vlm_nb.diagnosis as d; d.memory(); d.cached_models(); assert 'torch' not in sys.modules"
+        "import sys, vlm_nb.diagnosis, vlm_nb.machine as m\n"
+        "m.memory(), m.cached_models()\n"
+        "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
@@ -100,16 +102,16 @@ def test_the_cache_is_where_hugging_face_keeps_it(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     monkeypatch.delenv("HF_HOME", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert diagnosis.model_cache() == Path(constants.default_cache_path)
+    assert machine.model_cache() == Path(constants.default_cache_path)
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    assert diagnosis.model_cache() == tmp_path / "hub"
+    assert machine.model_cache() == tmp_path / "hub"
 
 
 @pytest.mark.parametrize(
     ("count", "text"), [(None, "unknown"), (0, "0 MB"), (31_400_000, "31 MB"), (5_900_000_000, "5.9 GB")]
 )
 def test_bytes_read_well(count: int | None, text: str) -> None:
-    assert diagnosis.gigabytes(count) == text
+    assert machine.gigabytes(count) == text
 
 
 def test_reports_escape_what_they_show() -> None:

@@ -195,6 +195,29 @@ def test_nothing_keeps_an_image_alive(shell: Shell) -> None:
     assert gone() is None
 
 
+def live_models() -> list[object]:
+    """Every transformers model that is still in memory."""
+    gc.collect()
+    return [
+        thing for thing in gc.get_objects() if type(thing).__name__.endswith("VLForConditionalGeneration")
+    ]
+
+
+def test_unload_frees_the_real_model(shell: Shell) -> None:
+    """After answers, an error, and with the handle and the answers still in the user's hands."""
+    before = {id(thing) for thing in live_models()}
+    shell.names["scene"] = Path(vlm_nb.__file__).parent / "demo" / "images" / "shapes.png"
+    shell.cell("%vlm load demo")
+    assert {id(thing) for thing in live_models()} - before
+    shell.cell("%vqa -o kept scene How many circles are there?")
+    shell.cell("%caption scene")
+    shell.fails("%vqa scene What? --max_new_tokens 0")
+    shell.cell("import vlm_nb\nmodel = vlm_nb.current()\nmodel")
+    shell.cell("%vlm unload")
+    assert {id(thing) for thing in live_models()} <= before
+    assert shell.names["model"].engine.closed
+
+
 def test_errors_carry_no_frames(shell: Shell, picture: Path) -> None:
     shell.cell("%vlm load tiny --engine scripted")
     shell.fails("%vqa gone.png What?")

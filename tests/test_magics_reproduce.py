@@ -26,6 +26,9 @@ CELLS = {
     "a variable": "%vqa images[0] What colour?",
     "an object in braces": "%vqa {{images[0]}} What colour?",
     "a quoted name": "%vqa 'my photo.png' What colour?",
+    "a schema": "%vqa a.png What colour? --schema ['red','blue']",
+    "a schema alone": "%vqa a.png --schema ['red','ok']",
+    "many with a schema": "%vqa images What colour? --schema choices",
     "together": "%vqa --together a.png images -- What colour?",
     "many": "%vqa a.png images -- What colour?",
     "many with several questions": "%%vqa a.png images\n- What colour?\n- A dog?",
@@ -49,12 +52,12 @@ def test_the_code_gives_the_same(
     for name in ("a.png", "b.png", "my photo.png"):
         Image.new("RGB", (56, 56), "red").save(name)
     images = ["a.png", "b.png"]
-    shell.names.update(images=images, df=pandas.DataFrame({"image": images}))
+    shell.names.update(choices=["red", "blue"], images=images, df=pandas.DataFrame({"image": images}))
     vlm_nb.load("scripted", engine="scripted", script=SCRIPT, engine_args={"slots": 2})
     first = shell.cell(cell).value
     code = shell.cell("%vlm reproduce").out
     vlm_nb.unload()
-    names: dict[str, Any] = {"images": images, "df": shell.names["df"]}
+    names: dict[str, Any] = {name: shell.names[name] for name in ("images", "df", "choices")}
     exec(code, names)
     assert plain(names["result"]) == plain(first)
 

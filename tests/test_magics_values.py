@@ -281,3 +281,20 @@ def test_a_possible_chat_keeps_no_image_alive(shell: Shell, sent: Recorder) -> N
     gc.collect()
     assert gone() is None
     assert "give it again" in shell.fails("%vqa --chat And now?")
+
+
+# Answers of a form --------------------------------------------------------------------------------------
+
+
+def test_schema(shell: Shell, sent: Recorder) -> None:
+    vlm_nb.load("typed", engine="scripted", script="red")
+    shell.names["colours"] = ["red", "blue"]
+    assert shell.cell("%vqa a.png What colour? --schema colours").value.parsed == "red"
+    assert shell.cell("%vqa a.png --schema ['red','blue']").value.parsed == "red"
+    table = shell.cell("%vqa a.png 'my photo.png' --schema colours -- What colour?").value
+    assert list(table["parsed"]) == ["red", "red"]
+    line = shell.fails("%vqa a.png What? --schema colors")
+    assert line == "PromptError: --schema colors: name 'colors' is not defined; did you mean colours?"
+    assert shell.fails("%ground a.png car --schema colours").startswith(
+        "OptionError: unknown option --schema"
+    )

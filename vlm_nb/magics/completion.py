@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
 from .. import config, registry
-from ..diagnosis import cached_models
 from ..engines import ENGINES
 from ..engines.spec import QUANTIZATIONS
+from ..machine import cached_models
 from . import manage
 from .arguments import flags_of
 from .holding import IMAGE_SUFFIXES, holds_images

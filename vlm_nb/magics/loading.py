@@ -6,8 +6,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from .. import config, registry
-from ..diagnosis import gigabytes, memory, memory_change
 from ..errors import Cancelled
+from ..machine import gigabytes, memory, memory_change
 from .progress import LoadView
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from typing import Any
 from IPython.display import display
 
 from .. import config, registry
-from ..diagnosis import cached_models, doctor, gigabytes, memory, model_cache
+from ..diagnosis import doctor
 from ..engines.spec import LoadSpec
 from ..errors import CapabilityError, OptionError
+from ..machine import cached_models, gigabytes, memory, model_cache
 from ..report import Report
 from . import grammar, reproduce
 from .answers import Desk

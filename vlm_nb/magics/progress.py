@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.display import display
 
-from ..diagnosis import gigabytes
+from ..machine import gigabytes
 from .streaming import in_kernel
 
 if TYPE_CHECKING:
