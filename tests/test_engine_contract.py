@@ -29,7 +29,7 @@ SCHEMA = {
     "required": ["kind"],
     "additionalProperties": False,
 }
-SECONDS = 120.0
+SECONDS = 600.0
 
 
 def picture(number: int = 0) -> Image.Image:

@@ -52,6 +52,7 @@ def free_port() -> int:
 @contextmanager
 def started(command: list[str], port: int, health: str, log: Path, **variables: str) -> Iterator[str]:
     """Run a server until it answers ``health``; yields its base URL and ends it, children included."""
+    unwind_when_ended()
     settings = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", **variables}
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -74,7 +75,7 @@ def started(command: list[str], port: int, health: str, log: Path, **variables: 
                 process.wait(20)
 
 
-def pytest_configure() -> None:
+def unwind_when_ended() -> None:
     """A test run that is ended from outside ends its servers too: SIGTERM unwinds like an exit."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))

