@@ -284,8 +284,11 @@ def test_parse_grounding_without_an_input_size_uses_the_familys_own() -> None:
     assert found.grounded_phrases[0].bbox == frame.to_original((70, 42, 140, 84))
 
 
-def test_parse_grounding_knows_that_llava_was_padded() -> None:
-    found = vlm_nb.parse_grounding("[0.0, 0.25, 1.0, 0.75]", "llava", image_size=(800, 400))
+@pytest.mark.parametrize("input_size", [None, (336, 336), (448, 448)], ids=str)
+def test_parse_grounding_knows_that_llava_was_padded(input_size: tuple[int, int] | None) -> None:
+    found = vlm_nb.parse_grounding(
+        "[0.0, 0.25, 1.0, 0.75]", "llava", image_size=(800, 400), input_size=input_size
+    )
     assert found.grounded_phrases[0].bbox == pytest.approx((0.0, 0.0, 1.0, 1.0))
 
 
