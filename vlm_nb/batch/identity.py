@@ -49,7 +49,7 @@ def model_identity(answerer: Answerer) -> dict[str, Any] | None:
         return None
     return {
         "key": KEY_VERSION,
-        "model": [info.name, info.model_type, info.fingerprint, info.revision],
+        "model": [spec.model, info.model_type, info.fingerprint, info.revision],
         "numbers": [info.dtype, info.quantization, _plain(spec.quantization_config)],
         "parts": [_weights(spec.adapter), _weights(spec.processor), spec.processor_revision],
         "template": _digest(info.chat_template or spec.chat_template or ""),
