@@ -14,7 +14,7 @@ pytestmark = pytest.mark.browser
 
 
 def found(notebook: NotebookPage, what: str = "") -> ExplorerPage:
-    x = ExplorerPage.start(notebook)
+    x = ExplorerPage.start(notebook, setup="scripted(.001)\nNone")
     x.wait_image()
     x.ask(what, "Find")
     x.settle()

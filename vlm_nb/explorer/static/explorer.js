@@ -9,6 +9,7 @@ import { bytes, ImageBar, ModelBar } from "./bars.js";
 const BUSY_AFTER_MS = 1500;
 const PART_BYTES = 2_000_000;
 const KEPT_PREVIEWS = 6;
+const LOST = ["restarting", "autorestarting", "dead"];
 const LARGER_AFTER_MS = 120;
 
 class App {
@@ -52,7 +53,7 @@ class App {
       go: (index) => this.go(index), wantThumbs: (indices) => this.post({ type: "thumbs", indices }),
     }, signal);
     this.notice = h("div", { class: "vlmx-problem vlmx-notice", role: "alert" });
-    this.gone = h("p", { class: "vlmx-gone" }, "Disconnected from the kernel: run the cell again.");
+    this.gone = h("p", { class: "vlmx-gone", role: "alert" }, "Disconnected from the kernel: run the cell again.");
     this.root = h("div", { class: "vlmx" }, this.gone, this.models.root, this.images.root, this.notice,
       h("div", { class: "vlmx-main" },
         h("div", { class: "vlmx-look" }, this.stage.root),
@@ -76,11 +77,29 @@ class App {
       "msg:custom": (content, buffers) => this.receive(content, buffers),
     };
     for (const [name, handler] of Object.entries(this.listeners)) this.model.on(name, handler);
+    this.watchKernel();
     this.root.addEventListener("keydown", (e) => this.escape(e), { signal });
     for (const name of ["dragover", "dragenter"]) this.root.addEventListener(name, (e) => this.dragged(e), { signal });
     this.root.addEventListener("dragleave", (e) => this.root.contains(e.relatedTarget) || this.root.classList.remove("is-target"), { signal });
     this.root.addEventListener("drop", (e) => this.dropped(e), { signal });
     this.root.addEventListener("paste", (e) => this.pasted(e), { signal });
+  }
+
+  // Where the front end shows its kernel (Lab, Notebook); elsewhere its class jupyter-widgets-disconnected tells.
+  watchKernel() {
+    const changed = this.model.widget_manager?.kernel?.statusChanged;
+    if (!changed?.connect) return;
+    const listener = (_, status) => LOST.includes(status) && this.setGone();
+    changed.connect(listener);
+    this.abort.signal.addEventListener("abort", () => changed.disconnect(listener));
+  }
+
+  setGone() {
+    this.root.classList.add("is-gone");
+    this.lost = true;
+    for (const timer of this.waiting.values()) clearTimeout(timer);
+    this.composer.setRunning(false);
+    say(this.answer.status, "Disconnected");
   }
 
   get(name) {
@@ -101,6 +120,7 @@ class App {
 
   /** Send a message; one that is not acknowledged in time means that the kernel is busy. */
   post(content, buffers = []) {
+    if (this.lost) return null;
     const ticket = `${Date.now().toString(36)}-${(this.sent += 1)}`;
     this.waiting.set(ticket, setTimeout(() => this.setBusy(true), BUSY_AFTER_MS));
     this.model.send({ ...content, ticket }, undefined, buffers);
@@ -135,6 +155,7 @@ class App {
   // Questions -------------------------------------------------------------------------------------------------
 
   send(question) {
+    if (this.lost) return this.composer.setRunning(false);
     this.setNotice({});
     this.post({ type: "ask", ...question, region: this.stage.region });
     say(this.answer.status, "Generating…");

@@ -182,7 +182,8 @@ export class Stage {
 
   drawNow() {
     const view = this.view;
-    if (!this.size || !view.w || !view.h) return this.overlay.replaceChildren();
+    if (!this.size) return this.overlay.replaceChildren();
+    if (!view.w || !view.h) return null; // not laid out (a theme is being changed, a tab is behind): keep the drawing
     const rect = this.rect;
     place(this.image, rect);
     if (this.sharpBox) place(this.sharp, toScreen(this.sharpBox, rect));
