@@ -17,8 +17,8 @@ def parse_grounding(
     ``image_size`` is (width, height) in pixels of the upright original image; boxes come back as
     (x_min, y_min, x_max, y_max) in 0..1 of it. ``input_size`` is (width, height) of the image that the model
     saw, padding included where the family pads to that size; None means what this package's own preparation
-    makes of an image of ``image_size`` with the family's default limits. ``asked=False`` reads markup only, not
-    bare number lists. Raises OptionError for an unknown ``model_type`` (naming the nearest), a size that is
+    makes of an image of ``image_size`` with the family's default limits. ``asked=False`` reads markup only,
+    not bare number lists. Raises OptionError for an unknown ``model_type`` (naming the nearest), a size that is
     not two positive numbers, or a text that is no str; never for what a text holds.
     """
     family = known_family(model_type)
