@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint types docs check fuzz test-slow test-browser test-servers gpu clean
+.PHONY: demo test lint types docs check fuzz test-slow test-kill bench-table test-browser test-servers gpu clean
 
 demo: $(VENV)/.demo  ## run the quickstart notebook on the demo model, leave an HTML page
 	$(BIN)/python examples/execute.py examples/quickstart.ipynb
@@ -24,6 +24,12 @@ fuzz: $(VENV)/.test  ## long property tests of the grounding parsers
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
+
+test-kill: $(VENV)/.test  ## kill a run of 300 rows at 20 random moments
+	$(BIN)/python -m pytest -m slow tests/test_ledger_kill.py
+
+bench-table: $(VENV)/.test  ## what tables cost: speed, ledger, memory over 100,000 rows, restart
+	$(BIN)/python benchmarks/table.py
 
 test-browser: $(VENV)/.browser  ## magics and widget in real JupyterLab and Notebook 7, headless Chromium
 	$(BIN)/python -m pytest -m browser
