@@ -41,6 +41,8 @@ __all__ = ["PRESETS", "OpenAIBackend", "list_models", "vertex"]
 T = TypeVar("T")
 LONGEST_WAIT = 120.0
 """Seconds of ``Retry-After`` that are waited for; a server that asks for more gets no second try."""
+LONGEST_BACKOFF = 30.0
+"""Seconds between two tries where the server asks for nothing."""
 ENCODERS = 2
 
 
@@ -212,7 +214,7 @@ class OpenAIBackend:
         asked = failure.retry_after or 0.0
         if 0 < asked <= LONGEST_WAIT:
             self._control.pause(time.monotonic(), asked)
-        backoff: float = float(self._args.get("backoff", 0.5)) * 2**attempt
+        backoff = min(LONGEST_BACKOFF, float(self._args.get("backoff", 0.5)) * 2.0**attempt)
         return max(asked, backoff * random.uniform(0.5, 1.0))
 
     async def _attempt(self, ticket: Ticket, keywords: dict[str, Any]) -> Failure | None:
