@@ -214,7 +214,7 @@ class OpenAIBackend:
         asked = failure.retry_after or 0.0
         if 0 < asked <= LONGEST_WAIT:
             self._control.pause(time.monotonic(), asked)
-        backoff = min(LONGEST_BACKOFF, float(self._args.get("backoff", 0.5)) * 2.0**attempt)
+        backoff = min(LONGEST_BACKOFF, float(self._args.get("backoff", 0.5)) * 2.0 ** min(attempt, 20))
         return max(asked, backoff * random.uniform(0.5, 1.0))
 
     async def _attempt(self, ticket: Ticket, keywords: dict[str, Any]) -> Failure | None:
