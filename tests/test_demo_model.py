@@ -15,7 +15,7 @@ from vlm_nb.demo.scenes import draw_scene
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples" / "demo_model"))
 evaluate = pytest.importorskip("evaluate")
 
-SCENES = 32
+SCENES = 24
 FIRST = 700_000
 """Scenes that neither training nor the card's evaluation draws."""
 
@@ -41,11 +41,11 @@ def answered(answerer):
 def test_short_answers(answered):
     chosen = [(case, reply) for case, reply in answered if case.truth.task in evaluate.SHORT]
     right = [reply.text == case.truth.answer for case, reply in chosen]
-    assert len(right) > 200
-    assert sum(right) / len(right) >= 0.85
+    assert len(right) > 150
+    assert sum(right) / len(right) >= 0.92
 
 
-@pytest.mark.parametrize(("task", "least"), [("locate", 0.5), ("detect", 0.5)])
+@pytest.mark.parametrize(("task", "least"), [("locate", 0.6), ("detect", 0.8)])
 def test_boxes(answered, task, least):
     chosen = [(c, r) for c, r in answered if c.truth.task == task and "bbox" in c.truth.answer]
     compared = [evaluate.compare_boxes(case, reply) for case, reply in chosen]

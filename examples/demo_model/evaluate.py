@@ -256,7 +256,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--machine", default="2 CPU cores", help="the machine in words, for the card")
     parser.add_argument("--card", action="store_true", help="write the table into the package's CARD.md")
-    parser.add_argument("--show", type=int, default=0, help="print this many wrong answers")
+    parser.add_argument("--show", type=int, default=0, help="print this many wrong texts")
     return parser.parse_args()
 
 
@@ -275,7 +275,8 @@ def main() -> None:
     )
     text = render(table(todo, replies), note)
     print(text)
-    wrong = [(c, r) for c, r in zip(todo, replies, strict=True) if c.truth.answer != r.text]
+    asked = [(c, r) for c, r in zip(todo, replies, strict=True) if "bbox" not in c.truth.answer]
+    wrong = [(case, reply) for case, reply in asked if case.truth.answer != reply.text]
     for case, reply in wrong[: options.show]:
         print(f"{case.truth.question!r}: {case.truth.answer!r} but {reply.text!r}")
     if options.card:
