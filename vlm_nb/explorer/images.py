@@ -12,14 +12,15 @@ from ..results import BBox
 SMALL_SIDE, SMALL_BYTES = 640, 90_000
 LARGE_SIDE, LARGE_BYTES = 1536, 900_000
 THUMB_SIDE, THUMB_BYTES = 96, 8_000
-_QUALITIES = (88, 80, 70, 55, 40, 25)
+_QUALITIES = (95, 88, 80, 70, 55, 40, 25)
+_FINE = 95  # small drawings: full colour resolution, or their edges bleed
 
 
-def jpeg(image: Image.Image, side: int, limit: int) -> bytes:
+def jpeg(image: Image.Image, side: int, limit: int, best: int = _FINE) -> bytes:
     """Encode ``image`` with no side over ``side`` pixels in at most ``limit`` bytes."""
     small = shrunk(image, side)
     while True:
-        for quality in _QUALITIES:
+        for quality in (q for q in _QUALITIES if q <= best):
             data = _encode(small, quality)
             if len(data) <= limit:
                 return data
@@ -33,7 +34,7 @@ def small(image: Image.Image) -> bytes:
 
 def large(image: Image.Image) -> bytes:
     """The preview that a view asks for."""
-    return jpeg(image, LARGE_SIDE, LARGE_BYTES)
+    return jpeg(image, LARGE_SIDE, LARGE_BYTES, best=88)
 
 
 def thumb(image: Image.Image) -> bytes:
@@ -49,7 +50,7 @@ def crop(image: Image.Image, region: BBox, side: int) -> tuple[bytes, BBox]:
     rect = pixel_rect(region, image.size)
     width, height = image.size
     covered = (rect[0] / width, rect[1] / height, rect[2] / width, rect[3] / height)
-    return jpeg(image.crop(rect), min(side, LARGE_SIDE), LARGE_BYTES), covered
+    return jpeg(image.crop(rect), min(side, LARGE_SIDE), LARGE_BYTES, best=88), covered
 
 
 def pixel_rect(region: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -77,5 +78,5 @@ def shrunk(image: Image.Image, side: int) -> Image.Image:
 
 def _encode(image: Image.Image, quality: int) -> bytes:
     stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=quality)
+    image.save(stream, "JPEG", quality=quality, subsampling=0 if quality >= _FINE else 2)
     return stream.getvalue()
