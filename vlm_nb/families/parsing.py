@@ -18,8 +18,8 @@ def parse_grounding(
     (x_min, y_min, x_max, y_max) in 0..1 of it. ``input_size`` is (width, height) of the image that the model
     saw, padding included where the family pads to that size; None means what this package's own preparation
     makes of an image of ``image_size`` with the family's default limits. ``asked=False`` reads markup only,
-    not bare number lists. Raises OptionError for an unknown ``model_type`` (naming the nearest), a size that is
-    not two positive numbers, or a text that is no str; never for what a text holds.
+    not bare number lists. Raises OptionError for an unknown ``model_type`` (naming the nearest), a size
+    that is not two positive numbers, or a text that is no str; never for what a text holds.
     """
     family = known_family(model_type)
     original = _checked("image_size", image_size)
