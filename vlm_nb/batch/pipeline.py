@@ -29,7 +29,9 @@ from .workers import Workers
 OPEN_ROWS = 1024
 AHEAD_ROWS = 128
 AHEAD_BYTES = 256 << 20
-_CHUNK = 32
+KNOWN_ROWS = 512
+"""So many rows in a row that were known already, and as many are looked up ahead."""
+_CHUNK = 64
 _DOWNLOADS = 16
 
 
@@ -119,7 +121,8 @@ class Pipeline:
 
     def _has_room(self) -> bool:
         ahead = self._preparing + len(self._ready)
-        limit = max(AHEAD_ROWS, 4 * self._answerer.engine.slots)
+        known = KNOWN_ROWS if self._streak >= KNOWN_ROWS else 0
+        limit = max(AHEAD_ROWS, known, 4 * self._answerer.engine.slots)
         few = self._open < OPEN_ROWS and len(self._done) < OPEN_ROWS and ahead < limit
         return few and self._ready.row_bytes * ahead < AHEAD_BYTES
 
@@ -142,10 +145,17 @@ class Pipeline:
     # In worker threads --------------------------------------------------------------------------------------
 
     def _prepare_all(self, rows: list[Row]) -> None:
+        """Report known answers together, at most a chunk; everything else at once."""
+        found: list[Found] = []
         for row in rows:
             if self._workers.stopped.is_set():
                 return
-            self._inbox.put(Found(row, self._prepare(row)))
+            found.append(Found(row, self._prepare(row)))
+            if not isinstance(found[-1].found, Prediction):
+                self._inbox.put(found)
+                found = []
+        if found:
+            self._inbox.put(found)
 
     def _prepare(self, row: Row) -> Prediction | Prepared | VLMError | None:
         """Find the answer, or decode and prepare; None where an equal row is being computed already."""
@@ -202,9 +212,10 @@ class Pipeline:
             self._book.tick()
 
     def _take(self, event: Any) -> None:
-        if isinstance(event, Found):
-            self._preparing -= 1
-            self._take_found(event)
+        if isinstance(event, list):
+            self._preparing -= len(event)
+            for found in event:
+                self._take_found(found)
         elif isinstance(event[1], Completion) and event[0] in self._tickets:
             self._answered(self._tickets.pop(event[0]), event[1])
 
