@@ -114,6 +114,11 @@ def test_boxes_come_back_in_the_original_upright_image(tmp_path: Path) -> None:
     model.unload()
 
 
+@pytest.mark.parametrize("phrase", ["the red car", "red car", " A red car"])
+def test_an_article_does_not_follow_every(model: VLM, phrase: str) -> None:
+    assert model.ground(picture(), phrase).prompt.startswith("Locate every red car in the image")
+
+
 def test_single_calls_raise(model: VLM, tmp_path: Path) -> None:
     for call in (model.caption, lambda path: model.ask(path, "x"), lambda path: model.ground(path, "x")):
         with pytest.raises(SourceNotFound):

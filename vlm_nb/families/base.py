@@ -5,6 +5,7 @@ A family is plain facts plus one geometric step. Engines never see it; it never 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = ["Family", "ImageLimits"]
+
+
+_ARTICLE = re.compile(r"^(?:the|an?)\s+", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +109,10 @@ class Family:
     def prompt_for(self, task: str, phrase: str | None = None) -> str:
         """Return the prompt of ``task``: "caption", "detect" or "locate" (which needs ``phrase``)."""
         if task == "locate":
-            return self.locate_prompt.replace("{phrase}", phrase or "object")
+            words = (phrase or "object").strip()
+            if "every {phrase}" in self.locate_prompt:  # "every the red car" is not English
+                words = _ARTICLE.sub("", words) or words
+            return self.locate_prompt.replace("{phrase}", words)
         return self.caption_prompt if task == "caption" else self.detect_prompt
 
     def user_message(self, prompt: str, images: int, first_index: int = 0) -> Message:
