@@ -111,12 +111,17 @@ def _mean(values: Sequence[int | None]) -> float | None:
 
 def memory_of(model: VLM) -> str:
     """What the model takes, and what its GPU has left where there is one."""
-    taken = "not known here" if model.info.memory is None else f"{model.info.memory / 1e9:.2f} GB"
+    taken = "not known here" if model.info.memory is None else size_text(model.info.memory)
     torch = sys.modules.get("torch")
     if torch is None or not model.info.device.startswith("cuda"):
         return f"model {taken} on {model.info.device}"
     free, total = torch.cuda.mem_get_info()
     return f"model {taken} on {model.info.device}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free"
+
+
+def size_text(count: int) -> str:
+    """Bytes in words."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def duration(seconds: float) -> str:

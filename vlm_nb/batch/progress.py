@@ -29,6 +29,7 @@ class Progress:
         self._shown = 0
         self._plain = not in_kernel() and not sys.stderr.isatty()
         self._bar: Any = None if self._plain else _bar(total)
+        self._place = _place(self._bar)
 
     def show(self, counts: Counts) -> None:
         """Bring the bar up to ``counts``, or print a line now and then."""
@@ -42,10 +43,14 @@ class Progress:
         self._shown = counts.rows
 
     def close(self, counts: Counts) -> None:
-        """End the bar and leave one line that says how it went; a saved notebook keeps that line."""
+        """End the bar and leave one line in its place; a saved notebook keeps that line."""
         if self._bar is not None:
             self._bar.close()
-        self._line(counts)
+        if self._place is not None:
+            said = summary(counts, self._total, time.monotonic() - self._started)
+            self._place.update({"text/plain": said}, raw=True)
+        else:
+            self._line(counts)
 
     def _line(self, counts: Counts) -> None:
         out = sys.stdout if in_kernel() else sys.stderr
@@ -56,7 +61,9 @@ class Progress:
 def summary(counts: Counts, total: int | None, seconds: float) -> str:
     """One line: rows, of how many, in how long, how fast, what failed, what was known."""
     of = f" of {total:,}" if total and total > counts.rows else ""
-    rate = f", {counts.rows / seconds:,.1f} rows/s" if seconds > 0.05 else ""
+    speed = counts.rows / max(seconds, 1e-9)
+    rate = f", {speed:,.1f} rows/s" if speed >= 1 else f", {speed:.2g} rows/s"
+    rate = rate if counts.rows and seconds > 0.05 else ""
     parts = [f"{counts.rows:,}{of} rows in {seconds:,.1f} s{rate}", notes(counts)]
     return "; ".join(part for part in parts if part)
 
@@ -74,4 +81,15 @@ def _bar(total: int | None) -> Any:
     class Bar(tqdm):  # type: ignore[type-arg]  # the class that tqdm.auto chose
         monitor_interval = 0  # no thread that writes on its own
 
-    return Bar(total=total, unit="row", leave=False, mininterval=0.2, dynamic_ncols=True)
+    widget = in_kernel() and any(cls.__name__ == "tqdm_notebook" for cls in tqdm.__mro__)
+    own_place: dict[str, Any] = {"display": False} if widget else {}
+    return Bar(total=total, unit="row", leave=False, mininterval=0.2, dynamic_ncols=True, **own_place)
+
+
+def _place(bar: Any) -> Any:
+    """The output of a widget bar, which its last line will replace; None for any other bar."""
+    if getattr(bar, "container", None) is None:
+        return None
+    from IPython.display import display
+
+    return display(bar.container, display_id=True)

@@ -1,0 +1,65 @@
+"""A run in a real kernel: the bar gives way to one line, and Stop returns what is finished."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
+
+SETUP = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import pandas as pd
+from PIL import Image
+from scripted import picture, scripted
+import vlm_nb
+model = scripted("one two three", delay=0.01)
+def table(count):
+    cells = [Image.new("RGB", (28, 28), (i % 256, i // 256, 0)) for i in range(count)]
+    return pd.DataFrame({{"image": pd.Series(cells, dtype=object)}})
+"""
+STOPPED = """
+import os, signal, threading
+threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+out = table(20_000).vlm.caption(model=model)
+done = int(out["caption"].notna().sum())
+assert 0 < done < 20_000
+assert out["caption_error"].iloc[-1].startswith("Cancelled: interrupted before this row")
+threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+outcomes = model(source=list(table(20_000)["image"]), user_prompt="q")
+assert len(outcomes) == 20_000
+assert 0 < sum(o.error is None for o in outcomes) < 20_000
+again = model(source=[picture()], user_prompt="q")
+assert again[0].error is None
+"""
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> nbformat.NotebookNode:
+    cells = [SETUP, "out = table(30).vlm.caption(model=model)", STOPPED]
+    notebook = new_notebook(cells=[new_code_cell(cell) for cell in cells])
+    folder = str(tmp_path_factory.mktemp("notebook"))
+    NotebookClient(
+        notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": folder}}
+    ).execute()
+    return notebook
+
+
+def texts(cell: nbformat.NotebookNode) -> str:
+    return "".join(o.get("text", "") + str(o.get("data", {}).get("text/plain", "")) for o in cell.outputs)
+
+
+def test_the_bar_leaves_one_line_in_its_place(ran: nbformat.NotebookNode) -> None:
+    outputs = ran.cells[1].outputs
+    assert len(outputs) == 1
+    assert set(outputs[0].data) == {"text/plain"}, "no widget that a saved notebook cannot show"
+    assert outputs[0].data["text/plain"].startswith("30 rows in ")
+
+
+def test_stop_returns_what_is_finished_and_says_how_to_go_on(ran: nbformat.NotebookNode) -> None:
+    said = texts(ran.cells[2])
+    assert "rows are answered. Run the cell again to go on from there" in said
+    assert " of 20,000 rows in " in said
