@@ -1,4 +1,4 @@
-"""Take the README's picture of the quickstart: ``python docs/make_screenshot.py`` after ``make test-browser``.
+"""Take the README's picture of the quickstart: ``python docs/make_screenshot.py``.
 
 Renders ``examples/quickstart.ipynb``, as it is saved, in headless Chromium and cuts out the grounded image.
 """
@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT / "examples"))
 from execute import write_page  # noqa: E402
 
 CELLS = ("%%vqa shapes", "%ground images")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 
 
 def chromium() -> str:
