@@ -380,7 +380,7 @@ def test_a_full_disk_is_one_warning_and_every_row_answered(
     with_room = Ledger(place)
     pages = int(with_room._db.execute("PRAGMA page_count").fetchone()[0])
     with_room.close()
-    real = store._set_up
+    real = store.set_up
 
     def small(db: sqlite3.Connection, path: Path) -> bool:
         db.execute(f"PRAGMA max_page_count = {pages + 4}")
@@ -388,7 +388,7 @@ def test_a_full_disk_is_one_warning_and_every_row_answered(
 
     prompts = [f"{number} " + "long " * 500 for number in range(6)]
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_set_up", small)
+        patch.setattr(store, "set_up", small)
         with pytest.warns(UserWarning, match=r"full.*goes on without a ledger") as caught:
             assert None not in counting(files, prompts, ledger=place)
     assert len(caught) == 1

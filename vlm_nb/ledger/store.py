@@ -17,30 +17,11 @@ from os import stat_result
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import LedgerError
-from .places import on_network
+from .opening import BUSY_SECONDS, set_up, translated, unusable
 
-SCHEMA_VERSION = 1
-BUSY_SECONDS = 15.0
 GROUP_SECONDS = 0.25
 TRUST_SECONDS = 2.0
 _CHECK_EVERY = 2000
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS answers (
-    key BLOB PRIMARY KEY, run INTEGER NOT NULL, created REAL NOT NULL,
-    source TEXT, prompt TEXT, answer TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS answers_by_age ON answers (created);
-CREATE TABLE IF NOT EXISTS files (
-    path TEXT PRIMARY KEY, inode INTEGER, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER,
-    content TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS runs (
-    id INTEGER PRIMARY KEY, started REAL NOT NULL, ended REAL, model TEXT, settings TEXT,
-    rows INTEGER DEFAULT 0, hits INTEGER DEFAULT 0, failed INTEGER DEFAULT 0
-);
-"""
 
 
 class Stamp(NamedTuple):
@@ -72,13 +53,13 @@ class Ledger:
         self.max_bytes = max_bytes
         self._lock = threading.RLock()
         self._written = 0
-        with _translated(path):
+        with translated(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(
                 path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
             try:
-                self._grouped = not _set_up(self._db, path)
+                self._grouped = not set_up(self._db, path)
             except BaseException:
                 self._db.close()
                 raise
@@ -242,7 +223,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
-        with self._lock, _translated(self.path):
+        with self._lock, translated(self.path):
             yield
 
     @contextlib.contextmanager
@@ -259,50 +240,5 @@ class Ledger:
             with self._lock:
                 row: tuple[Any, ...] | None = self._db.execute(query, values).fetchone()
         except sqlite3.Error as error:
-            raise _unusable(self.path, error) from error
+            raise unusable(self.path, error) from error
         return row
-
-
-def _set_up(db: sqlite3.Connection, path: Path) -> bool:
-    """Prepare the file and return whether it uses WAL."""
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version > SCHEMA_VERSION:
-        raise LedgerError(
-            f"{path} was written by a newer vlm_nb (format {version}, known is {SCHEMA_VERSION})."
-        )
-    if version == 0:
-        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    mode = _journal(db, "DELETE" if on_network(path) else "WAL")
-    db.execute("PRAGMA synchronous = NORMAL")
-    if version == 0:
-        db.executescript(_SCHEMA)
-        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    else:
-        db.execute("SELECT 1 FROM answers LIMIT 1").fetchone()
-    return mode.lower() == "wal"
-
-
-def _journal(db: sqlite3.Connection, wanted: str) -> str:
-    """Set the journal mode and return the one in force; a change does not wait for others by itself."""
-    deadline = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            return str(db.execute(f"PRAGMA journal_mode = {wanted}").fetchone()[0])
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-
-
-@contextlib.contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.Error, OSError) as error:
-        if isinstance(error, LedgerError):
-            raise
-        raise _unusable(path, error) from error
-
-
-def _unusable(path: Path, error: Exception) -> LedgerError:
-    return LedgerError(f"the ledger {path} cannot be used ({error}).")
