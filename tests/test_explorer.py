@@ -146,7 +146,7 @@ def test_an_error_is_shown_with_its_text_and_the_next_question_works(x: Explorer
 
 def test_no_match_is_no_empty_success(x: Explorer) -> None:
     ask(x, "nothing", "ground")
-    assert x.ui_answer["grounding"] == "none"
+    assert x.ui_answer["grounding"] == "none", x.ui_answer
     assert x.ui_boxes["items"] == []
 
 

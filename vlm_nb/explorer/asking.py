@@ -105,7 +105,7 @@ class AskDesk:
             if self.shown.ticket is not None:
                 self.shown.ticket.cancel()
             else:
-                self._models.cancel(message)
+                self._models.give_up()
 
     def edit(self, message: dict[str, Any]) -> None:
         """Apply one gesture to the shown boxes. Raises OptionError."""
@@ -271,7 +271,6 @@ class AskDesk:
         """Send the shown turn and the history."""
         turn = self.shown or Turn(Answer())
         self._screen.show(
-            answer=turn.answer.to_dict(),
             boxes={
                 "image": turn.answer.image,
                 "turn": turn.answer.number,
@@ -279,4 +278,5 @@ class AskDesk:
                 "undo": bool(turn.boxes.before),
             },
             history=[one.line() for one in self.turns[-LISTED:]],
+            answer=turn.answer.to_dict(),
         )

@@ -29,6 +29,7 @@ class ModelDesk:
         self._devices: list[dict[str, Any]] = [{"id": "auto", "label": "Auto"}]
         self._cancelled = threading.Event()
         self._mine: list[VLM] = []
+        self._for_question = False
         self.state = Loading()
 
     # Handlers: they return at once --------------------------------------------------------------------------
@@ -55,6 +56,11 @@ class ModelDesk:
     def cancel(self, message: dict[str, Any]) -> None:
         """Stop the load under way."""
         self._cancelled.set()
+
+    def give_up(self) -> None:
+        """Stop a load that only a question asked for; one that a person started goes on."""
+        if self._for_question:
+            self._cancelled.set()
 
     def unload(self, message: dict[str, Any]) -> None:
         """Unload the model in use."""
@@ -87,7 +93,9 @@ class ModelDesk:
         if model is None:
             self._cancelled = threading.Event()
             self._set(Loading(status="loading", name=DEMO, text="no model was loaded"))
+            self._for_question = True
             self._load(DEMO, "auto", "auto", keep=False)
+            self._for_question = False
             model = self.current()
         if model is None:
             raise NoModelLoaded(self.state.problem.message if self.state.problem else "no model.")
