@@ -49,6 +49,7 @@ CASES = (
     Case("name for label", '[{"§K": [§A], "name": "cat"}]', (CAT,)),
     Case("missing label", '[{"§K": [§A]}]', (("", A),)),
     Case("numeric label", '[{"§K": [§A], "label": 7}]', (("7", A),)),
+    Case("a label that looks like a number", '[{"§K": [§A], "label": "007"}]', (("007", A),)),
     Case("null label", '[{"§K": [§A], "label": null}]', (("", A),)),
     Case("label first", '[{"label": "cat", "§K": [§A]}]', (CAT,)),
     Case("reversed corners", '[{"§K": [§A3, §A4, §A1, §A2], "label": "cat"}]', (CAT,)),

@@ -149,5 +149,6 @@ MOONDREAM = (
     Case("cut inside the second object", f'{{"objects": [{MOON_A}, {{"x_min": §B1, "y_mi', (CAT,), note="ends inside"),
     Case("cut before the closing bracket", f'{{"objects": [{MOON_A}', (CAT,), note="ends inside"),
     Case("cut inside the first object", '{"objects": [{"x_min": §A1', (), "unparsed"),
+    Case("cut inside a quoted number", '{"x_min": "0.1", "y_min": "0.1", "x_max": "0.9", "y_max": "0.', (), "unparsed"),
     Case("braces only", "{" * 3000, (), "unparsed"),
 )  # fmt: skip

@@ -175,16 +175,24 @@ def _is_pair(value: Value) -> bool:
 
 def _corner_values(fields: dict[str, Value]) -> list[float]:
     for names in CORNERS:
-        values = [fields.get(name) for name in names]
-        numbers = [value for value in values if isinstance(value, float)]
+        numbers = _numbers(fields, names)
         if len(numbers) == 4:
             return numbers
     return []
 
 
 def _xy(fields: dict[str, Value]) -> list[float]:
-    values = [value for value in (fields.get("x"), fields.get("y")) if isinstance(value, float)]
+    values = _numbers(fields, ("x", "y"))
     return values if len(values) == 2 else []
+
+
+def _numbers(fields: dict[str, Value], names: Sequence[str]) -> list[float]:
+    """Return the numbers under ``names``, those in quotes too; what is no number is left out."""
+    values = (fields.get(name) for name in names)
+    found = [
+        numbers_in(value) if isinstance(value, str) else [value] for value in values if value is not None
+    ]
+    return [items[0] for items in found if len(items) == 1 and isinstance(items[0], float)]
 
 
 def _add_corners(

@@ -135,11 +135,13 @@ class _Scanner:
         if self.previous not in "[({,:]})\"'":  # the apostrophe of a word
             return
         body, self.pos = read_string(self.text, start, self.written)
+        numeric = len(body) <= 64 and _NUMERIC.fullmatch(body) is not None
         if _COLON.match(self.text, self.pos):
             yield from self._name(body)
-        elif len(body) <= 64 and _NUMERIC.fullmatch(body):
-            if self.text[self.pos - 1] in "\"'":  # else the text ends inside the number
-                self.stack[-1].take(number(body.strip(" \t\r\n%")))
+        elif numeric and self.pos == len(self.text) and self.text[-1] not in "\"'":
+            return  # the text ends inside the number
+        elif numeric and self.stack[-1].fields is None:
+            self.stack[-1].take(number(body.strip(" \t\r\n%")))
         else:
             self.stack[-1].take(body)
 
