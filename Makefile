@@ -32,7 +32,7 @@ bench-table: $(VENV)/.test  ## what tables cost: speed, ledger, memory over 100,
 	$(BIN)/python benchmarks/table.py
 
 test-browser: $(VENV)/.browser  ## magics and widget in real JupyterLab and Notebook 7, headless Chromium
-	$(BIN)/python -m pytest -m browser
+	$(BIN)/python -m pytest -m browser --reruns 2 tests/browser
 
 test-servers: $(VENV)/.dev  ## the openai engine against real servers on loopback: transformers serve, vLLM
 	PYTHON="$(PYTHON)" bash tests/servers/install.sh
@@ -61,6 +61,6 @@ $(VENV)/.dev: $(VENV)/.test
 	touch $@
 
 $(VENV)/.browser: $(VENV)/.test
-	$(PIP) playwright
+	$(PIP) playwright axe-playwright-python pytest-rerunfailures
 	bash tests/browser/install_chromium.sh
 	touch $@
