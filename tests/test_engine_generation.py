@@ -313,7 +313,7 @@ def test_an_error_frees_the_tensors_of_its_batch(qwen, monkeypatch):
         raise RuntimeError("boom")
 
     monkeypatch.setattr(model, "generate", broken)
-    failed = qwen.submit(about(noise(56, 56)))
+    failed = qwen.submit(about(noise(56, 56, seed=404)))
     assert "boom" in str(failed.result(20).error)
     del failed
     qwen.call(lambda: None).result(5)
@@ -322,9 +322,12 @@ def test_an_error_frees_the_tensors_of_its_batch(qwen, monkeypatch):
     assert qwen.submit(text("fine", max_new_tokens=2)).result(20).error is None
 
 
-def test_out_of_memory_halves_the_batch_and_goes_on_where_it_was(qwen_folder, monkeypatch):
+STATIC = {"in_flight": False}
+
+
+def test_out_of_memory_halves_a_static_batch_and_it_goes_on_where_it_was(qwen_folder, monkeypatch):
     requests = mixed(8, max_new_tokens=14)
-    with loaded(qwen_folder) as engine:
+    with loaded(qwen_folder, engine_args=STATIC) as engine:
         expected = [engine.submit(request).result(60) for request in requests]
     sizes: list[int] = []
     deliver = generation._Deliver.__call__
@@ -337,7 +340,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on_where_it_was(qwen_folder, mo
         return done
 
     monkeypatch.setattr(generation._Deliver, "__call__", limited)
-    with loaded(qwen_folder, max_batch_size=8) as engine:
+    with loaded(qwen_folder, max_batch_size=8, engine_args=STATIC) as engine:
         held = engine.call(lambda: time.sleep(0.3))
         tickets = [engine.submit(request) for request in requests]
         held.result(5)
@@ -353,7 +356,7 @@ def test_a_request_that_cannot_fit_alone_is_out_of_memory(qwen, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(model_of(qwen), "generate", full)
-    answer = qwen.submit(about(noise(56, 56))).result(20)
+    answer = qwen.submit(about(noise(56, 56, seed=405))).result(20)
     assert isinstance(answer.error, OutOfMemory)
     assert "out of memory" in str(answer.error)
     assert "max_pixels" in str(answer.error)

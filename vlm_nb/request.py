@@ -150,10 +150,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What an answer cost. Tokens are counts (None where an engine does not tell), ``seconds`` wall time."""
+    """What an answer cost. Tokens are counts (None where an engine does not tell), ``seconds`` wall time.
+
+    ``cached_tokens`` are those of the prompt whose keys and values the engine had already.
+    """
 
     image_tokens: int | None = None
     prompt_tokens: int | None = None
+    cached_tokens: int | None = None
     new_tokens: int | None = None
     seconds: float | None = None
     first_token_seconds: float | None = None

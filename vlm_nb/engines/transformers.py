@@ -1,7 +1,7 @@
 """The transformers engine: any image-text-to-text checkpoint, on CUDA, Apple's GPU or the CPU.
 
-For now requests are answered in static batches, padded on the left: ``step`` runs one batch to its end and
-delivers every token as it comes. Requests that arrive meanwhile wait for the next batch.
+Requests are answered in flight where the model allows it (``hf.scheduler``), else in static batches
+(``hf.static``); ``ModelInfo.details["loop"]`` says which, and why.
 """
 
 from __future__ import annotations
@@ -15,40 +15,44 @@ from typing import Any
 
 import torch
 
-from ..errors import OptionError, OutOfMemory
+from ..errors import OptionError, unknown_option
 from .base import MODEL_GATE, Capabilities, MemoryReport, ModelInfo, Progress, Ticket, as_vlm_error
-from .hf import devices, generation
-from .hf.batching import Row, pick
+from .hf import devices, gate
+from .hf.batching import Row
 from .hf.constraint import Constraint, Grammars
 from .hf.decoding import TextStream
 from .hf.opening import Loaded, open_model
+from .hf.reuse import Reuse
 from .hf.sampling import Sampler
+from .hf.scheduler import Scheduler
+from .hf.static import StaticLoop
 from .spec import LoadSpec
 
 log = logging.getLogger("vlm_nb")
 DEFAULT_ROWS = {"cuda": 16, "mps": 8, "cpu": 8}
-CACHE_SHARE = 0.6
+DEFAULT_SLOTS = {"cuda": 32, "mps": 8, "cpu": 16}
+REUSE_SHARE = 0.1
+REUSE_BYTES = 2 * 2**30
+OPTIONS = ("in_flight", "reuse")
 
 
 class TransformersBackend:
     """Loads ``spec.model`` and answers requests with it.
 
-    ``spec.max_batch_size`` caps the rows of a batch; free memory decides within it, and a batch that runs
-    out of memory is halved and goes on where it was.
+    ``spec.max_batch_size`` caps the rows that are answered together; free memory decides within it, and after
+    out-of-memory half of the rows go on. ``spec.engine_args`` may switch ``in_flight`` or ``reuse`` off.
     """
 
     def __init__(self, spec: LoadSpec) -> None:
-        if spec.engine_args:
-            raise OptionError(
-                "the transformers engine takes model_kwargs= (for from_pretrained), not engine_args=."
-            )
+        for key in spec.engine_args:
+            if key not in OPTIONS:
+                raise _unknown(key)
         self.capabilities = Capabilities(beams=True, confidence=True, schema=True)
         self.memory_report: MemoryReport | None = None
         self._spec = spec
         self._loaded: Loaded | None = None
-        self._rows: list[Row] = []
+        self._loop: Scheduler | StaticLoop | None = None
         self._grammars: Grammars | None = None
-        self._most_rows = spec.max_batch_size or DEFAULT_ROWS["cpu"]
 
     def context(self) -> contextlib.AbstractContextManager[Any]:
         """Inference mode; it holds for the thread that enters it only."""
@@ -58,32 +62,51 @@ class TransformersBackend:
         """Load the model; raises a LoadError, OutOfMemory, OptionError or Cancelled."""
         loaded = open_model(self._spec, progress, cancelled)
         self._loaded, self.memory_report = loaded, loaded.memory
-        self._most_rows = self._spec.max_batch_size or DEFAULT_ROWS.get(
-            loaded.device.type, DEFAULT_ROWS["cpu"]
-        )
+        refusal = gate.refusal(loaded.model) if self._spec.engine_args.get("in_flight", True) else "asked for"
+        self._loop = self._static(refusal) if refusal else self._in_flight()
         return loaded.info
+
+    def _in_flight(self) -> Scheduler:
+        loaded = self._need()
+        reuse = None
+        if self._spec.engine_args.get("reuse", True):
+            free = devices.free_memory(loaded.device)
+            cap = REUSE_BYTES if free is None else min(REUSE_BYTES, int(free * REUSE_SHARE))
+            reuse = Reuse(loaded.model, cap)
+        loaded.info.details["loop"] = "in flight"
+        self.capabilities = dataclasses.replace(self.capabilities, in_flight=True)
+        return Scheduler(loaded, self._rows(DEFAULT_SLOTS), reuse)
+
+    def _static(self, reason: str) -> StaticLoop:
+        loaded = self._need()
+        loaded.info.details["loop"] = f"static batches: {reason}"
+        self.capabilities = dataclasses.replace(self.capabilities, in_flight=False)
+        return StaticLoop(loaded, self._rows(DEFAULT_ROWS))
+
+    def _rows(self, defaults: dict[str, int]) -> int:
+        return self._spec.max_batch_size or defaults.get(self._need().device.type, defaults["cpu"])
 
     # Requests -----------------------------------------------------------------------------------------------
 
     @property
     def slots(self) -> int:
-        """How many requests a batch may hold."""
-        return self._most_rows
+        """How many requests can be answered together."""
+        return self._loop.slots if self._loop else self._spec.max_batch_size or DEFAULT_ROWS["cpu"]
 
     @property
     def running(self) -> Collection[Ticket]:
         """The admitted, unfinished tickets."""
-        return [row.ticket for row in self._rows]
+        return [row.ticket for row in self._loop.rows] if self._loop else []
 
     def free_slots(self) -> int:
-        """Two batches may wait, so that rows of like lengths can be put together."""
-        return 2 * self.slots - len(self._rows)
+        """How many tickets may be admitted now; some wait, so that like lengths can be put together."""
+        return self._loop.free_slots() if self._loop else self.slots
 
     def admit(self, tickets: list[Ticket]) -> None:
         """Run the processor on each request; one that it refuses fails alone."""
         for ticket in tickets:
             try:
-                self._rows.append(self._row(ticket))
+                self._need_loop().add(self._row(ticket))
             except Exception as error:  # noqa: BLE001 - it is this request's own
                 ticket.fail(as_vlm_error(error))
 
@@ -100,6 +123,7 @@ class TransformersBackend:
             ),
             limit=min(settings.max_new_tokens, room),
             eos=loaded.eos,
+            image_token=loaded.encoder.image_token,
         )
 
     def _constraint(self, ticket: Ticket) -> Constraint | None:
@@ -113,55 +137,24 @@ class TransformersBackend:
         return self._grammars.constraint(schema)
 
     def step(self) -> None:
-        """Run one batch to its end. After out-of-memory its rows go on in smaller batches."""
-        loaded = self._need()
-        batch = pick(self._rows, self._most_rows, self._token_room(loaded))
-        failure: BaseException | None = None
+        """Advance the rows: all of them by a token, or one static batch to its end."""
+        loop = self._need_loop()
         with MODEL_GATE.running():
-            try:
-                generation.run(loaded.model, batch, loaded.device, MODEL_GATE.let_loads_pass)
-            except Exception as error:  # noqa: BLE001 - its rows get it
-                failure = error
-        self._rows = [row for row in self._rows if not row.ticket.done]
-        if failure is not None:
-            self._recover(batch, failure)
-
-    def _recover(self, batch: list[Row], failure: BaseException) -> None:
-        """After an error: halve the batch if memory ran out, fail its rows otherwise."""
-        no_memory = devices.is_out_of_memory(failure)
-        ours = as_vlm_error(failure)  # drops the frames, and with them the batch's tensors
-        if not no_memory:
-            self._fail(batch, ours)
-            return
-        devices.release_memory()
-        if len(batch) > 1:
-            self._most_rows = max(1, len(batch) // 2)
-            log.info("out of memory with %d rows; going on with %d", len(batch), self._most_rows)
-            return
-        tokens = batch[0].encoded.prompt_tokens
-        self._fail(batch, OutOfMemory(
-            f"out of memory: this request alone ({tokens} tokens of prompt and images) does not fit. Use a "
-            "smaller max_pixels or max_new_tokens, or load with quantization=\"4bit\"."
-        ))  # fmt: skip
-
-    def _fail(self, batch: list[Row], error: Any) -> None:
-        for row in batch:
-            row.ticket.fail(error)
-        self._rows = [row for row in self._rows if not row.ticket.done]
-
-    def _token_room(self, loaded: Loaded) -> int | None:
-        """Tokens whose cache fits into a share of the free memory."""
-        free = devices.free_memory(loaded.device)
-        return None if free is None or not loaded.kv_bytes else int(free * CACHE_SHARE) // loaded.kv_bytes
+            loop.step()
+        if isinstance(loop, Scheduler) and loop.refused:
+            log.info("static batches from now on: %s", loop.refused)
+            self._loop = self._static(loop.refused)
+            self._loop.rows = loop.rows
 
     def drop(self, ticket: Ticket) -> None:
-        """Forget a waiting row that was cancelled."""
-        self._rows = [row for row in self._rows if row.ticket is not ticket]
+        """Forget a row that was cancelled."""
+        for row in self._need_loop().rows:
+            if row.ticket is ticket:
+                self._need_loop().forget(row)
 
     def close(self) -> None:
         """Free model, caches and device memory."""
-        loaded, self._loaded, self._grammars = self._loaded, None, None
-        self._rows.clear()
+        loaded, self._loaded, self._grammars, self._loop = self._loaded, None, None, None
         if loaded is None:
             return
         report = loaded.memory
@@ -174,3 +167,13 @@ class TransformersBackend:
         if self._loaded is None:
             raise OptionError("this engine has no model; call load() first.")
         return self._loaded
+
+    def _need_loop(self) -> Scheduler | StaticLoop:
+        self._need()
+        assert self._loop is not None  # noqa: S101 - made with the model
+        return self._loop
+
+
+def _unknown(key: str) -> OptionError:
+    error = unknown_option("engine_args key of the transformers engine", key, OPTIONS)
+    return OptionError(f"{error} Keywords for from_pretrained go into model_kwargs=.")

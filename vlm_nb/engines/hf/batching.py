@@ -20,6 +20,8 @@ class Row:
     """One request under way. ``new_ids`` are the tokens of the answer; ``limit`` is how many it may have.
 
     A row that was interrupted (memory ran out) goes on from ``new_ids``: nothing is generated or shown twice.
+    ``cached`` counts the prompt's tokens that were known already; a ``single`` row is
+    prefilled with no other, and waits for a slot although it is interactive.
     """
 
     ticket: Ticket
@@ -28,9 +30,17 @@ class Row:
     stream: TextStream
     limit: int
     eos: frozenset[int]
+    image_token: int | None = None
     new_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     first_token_seconds: float | None = None
+    cached: int | None = None
+    single: bool = False
+
+    @property
+    def searches(self) -> bool:
+        """Whether the answer comes from a beam search."""
+        return self.ticket.request.generation.num_beams > 1
 
     @property
     def length(self) -> int:
@@ -72,6 +82,7 @@ class Row:
         encoded = self.encoded
         usage = Usage(
             image_tokens=encoded.image_tokens,
+            cached_tokens=self.cached,
             prompt_tokens=encoded.prompt_tokens,
             new_tokens=len(self.new_ids),
             seconds=self.ticket.seconds,
@@ -92,8 +103,7 @@ class Row:
     @property
     def kind(self) -> tuple[Any, ...]:
         """Rows of one kind can be batched: they have the same tensors, of shapes that can be joined."""
-        beams = self.ticket.request.generation.num_beams
-        alone = id(self) if beams > 1 else None
+        alone = id(self) if self.searches or self.single else None
         others = [
             (key, tensor.dtype, tuple(tensor.shape[1:]))
             for key, tensor in sorted(self.encoded.inputs.items())

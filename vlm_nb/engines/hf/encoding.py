@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,19 +14,24 @@ from ...errors import CapabilityError, ContextTooLong, GenerationError, VLMError
 from ...request import ImageRef, Message, Request, Size
 from .failures import first_line
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 
 @dataclass(slots=True)
 class Encoded:
     """One request as the model takes it: ``inputs`` is a batch of one, on the CPU.
 
     ``seen_sizes`` is (width, height) of every image as the model sees it, in the order of ``Request.images``;
-    None where the processor cuts images up.
+    None where the processor cuts images up. ``image_keys`` are hashes of the prepared pixels, as the prompt
+    mentions the images, and of how the processor was told to treat them.
     """
 
     inputs: dict[str, torch.Tensor]
     prompt_tokens: int
     image_tokens: int | None
     seen_sizes: tuple[Size, ...] | None
+    image_keys: tuple[str, ...] = ()
 
 
 class Encoder:
@@ -39,7 +45,7 @@ class Encoder:
         self._tokenizer = processor.tokenizer
         self._template = template
         self._context = context
-        self._image_token = _image_token(processor, config)
+        self.image_token = _image_token(processor, config)
         self._call = inspect.signature(type(processor).__call__).parameters
 
     def encode(self, request: Request) -> Encoded:
@@ -49,11 +55,12 @@ class Encoder:
         images = [request.images[index].convert("RGB") for index in order]
         inputs = self._process(text, images, request)
         ids = inputs["input_ids"]
-        count = int((ids == self._image_token).sum()) if self._image_token is not None else None
+        count = int((ids == self.image_token).sum()) if self.image_token is not None else None
         seen = _by_image(_seen_sizes(inputs, self._processor.image_processor, len(images)), order, request)
         _check_sizes(request, inputs, seen)
         self._check_length(ids.shape[1], count, request)
-        return Encoded(inputs, ids.shape[1], count, seen)
+        keys = tuple(_image_key(image, request.processor_kwargs) for image in images)
+        return Encoded(inputs, ids.shape[1], count, seen, keys)
 
     def render(self, request: Request) -> str:
         """The prompt as text, with a placeholder for each image.
@@ -110,6 +117,12 @@ def _image_order(request: Request) -> list[int]:
     if request.prompt is not None:
         return list(range(len(request.images)))
     return [part.index for m in request.messages for part in m.parts if isinstance(part, ImageRef)]
+
+
+def _image_key(image: Image, options: Mapping[str, Any]) -> str:
+    digest = hashlib.blake2b(repr((image.size, sorted(options.items()))).encode(), digest_size=16)
+    digest.update(image.tobytes())
+    return digest.hexdigest()
 
 
 def _as_dict(message: Message) -> dict[str, Any]:

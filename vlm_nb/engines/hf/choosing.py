@@ -1,0 +1,27 @@
+"""The next token of every running row, from the scores of one step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from .batching import Row
+
+
+def choose(rows: Sequence[Row], scores: torch.Tensor) -> list[tuple[int, float]]:
+    """Return (token, natural-log probability under the model's own scores) for each row.
+
+    ``scores`` is float, [rows, vocabulary]. Each row's own sampler sees its own unpadded tokens.
+    """
+    chosen = scores
+    for index, row in enumerate(rows):
+        count = len(row.new_ids)
+        if row.sampler.is_plain(count):
+            continue
+        chosen = scores.clone() if chosen is scores else chosen
+        own = row.ids.to(scores.device)
+        chosen[index] = row.sampler(own, scores[index : index + 1], count)[0]
+    tokens = chosen.argmax(-1)
+    logprobs = scores.gather(1, tokens[:, None])[:, 0] - scores.logsumexp(-1)
+    return list(zip(tokens.tolist(), logprobs.tolist(), strict=True))

@@ -1,0 +1,163 @@
+"""Features of images that were seen before, in place of their pixels."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+
+from .batching import Row
+
+T = TypeVar("T")
+
+
+class Kept(Generic[T]):
+    """Values by key, up to ``cap`` bytes; the least recently used leave first."""
+
+    def __init__(self, cap: int) -> None:
+        self.cap = cap
+        self.bytes = 0
+        self._values: OrderedDict[str, tuple[T, int]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def get(self, key: str) -> T | None:
+        """The value of ``key``, used just now."""
+        found = self._values.get(key)
+        if found is None:
+            return None
+        self._values.move_to_end(key)
+        return found[0]
+
+    def put(self, key: str, value: T, size: int) -> None:
+        """Keep ``value`` of ``size`` bytes in place of what the key had; too large a one is not kept."""
+        self.bytes -= self._values.pop(key, (value, 0))[1]
+        if size > self.cap:
+            return
+        self._values[key] = (value, size)
+        self.bytes += size
+        while self.bytes > self.cap:
+            self.bytes -= self._values.popitem(last=False)[1][1]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._values.clear()
+        self.bytes = 0
+
+
+def image_counts(row: Row, merge: int | None) -> list[tuple[int, int]] | None:
+    """(rows of ``pixel_values``, tokens) of each image of ``row``; None where they cannot be told apart.
+
+    ``merge`` is how many patches on a side make one token, for models that pack patches.
+    """
+    inputs, keys = row.encoded.inputs, row.encoded.image_keys
+    pixels, grid, tokens = inputs.get("pixel_values"), inputs.get("image_grid_thw"), row.encoded.image_tokens
+    if pixels is None or not tokens or len(keys) != (len(grid) if grid is not None else len(pixels)):
+        return None
+    if grid is None:
+        plain = pixels.ndim == 4 and not {"image_sizes", "pixel_attention_mask"} & set(inputs)
+        return [(1, tokens // len(keys))] * len(keys) if plain and tokens % len(keys) == 0 else None
+    patches: list[int] = grid.prod(-1).tolist()
+    if not merge or sum(patches) != len(pixels) or sum(patches) != tokens * merge**2:
+        return None
+    return [(count, count // merge**2) for count in patches]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Features of one image: ``pooled`` [tokens, size], ``deep`` the same for deeper layers where used."""
+
+    pooled: torch.Tensor
+    deep: tuple[torch.Tensor, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(part.nbytes for part in (self.pooled, *self.deep))
+
+
+class Features:
+    """Image features of one model by the hash of the prepared pixels."""
+
+    def __init__(self, cap: int, merge: int | None) -> None:
+        self.kept: Kept[Seen] = Kept(cap)
+        self._merge = merge
+        self._kind: Any = None
+
+    def replace(self, model: Any, rows: Sequence[Row], inputs: dict[str, Any]) -> dict[str, Any]:
+        """Return ``inputs`` (the batch of ``rows``) with features in place of pixels where possible."""
+        if "pixel_values" not in inputs or any(image_counts(row, self._merge) is None for row in rows):
+            return inputs
+        inputs = dict(inputs)
+        del inputs["pixel_values"]
+        device, dtype = inputs["input_ids"].device, model.dtype
+        keys = [key for row in rows for key in row.encoded.image_keys]
+        found = self._find(model, rows, device, dtype)
+        inputs["mm_encoder_outputs"] = {"image": self.output([found[key] for key in keys])}
+        return inputs
+
+    def of(self, model: Any, row: Row, images: Sequence[int]) -> list[Seen]:
+        """Features of some of the images of ``row``, by their place in the prompt."""
+        found = self._find(model, [row], model.device, model.dtype)
+        return [found[row.encoded.image_keys[n]] for n in images]
+
+    def output(self, images: Sequence[Seen]) -> Any:
+        """The features as the model hands them on."""
+        made = self._kind(pooler_output=tuple(seen.pooled for seen in images))
+        if images[0].deep:
+            made.deepstack_features = [tuple(parts) for parts in zip(*(s.deep for s in images), strict=True)]
+        return made
+
+    def _find(
+        self, model: Any, rows: Sequence[Row], device: torch.device, dtype: torch.dtype
+    ) -> dict[str, Seen]:
+        """Features of all images of ``rows``; the unknown ones are computed in one call."""
+        found: dict[str, Seen] = {}
+        missing: dict[str, dict[str, torch.Tensor]] = {}
+        for row in rows:
+            for key, part in zip(row.encoded.image_keys, self._parts(row), strict=True):
+                known = self.kept.get(key)
+                if known is not None:
+                    found[key] = known
+                elif key not in found:
+                    missing[key] = part
+        missing = {key: part for key, part in missing.items() if key not in found}
+        if missing:
+            found |= self._compute(model, missing, device, dtype)
+        return found
+
+    def _parts(self, row: Row) -> list[dict[str, torch.Tensor]]:
+        """The tensors of each image of ``row``."""
+        inputs, parts, at = row.encoded.inputs, [], 0
+        for index, (count, _) in enumerate(image_counts(row, self._merge) or ()):
+            part = {"pixel_values": inputs["pixel_values"][at : at + count]}
+            if "image_grid_thw" in inputs:
+                part["image_grid_thw"] = inputs["image_grid_thw"][index : index + 1]
+            parts.append(part)
+            at += count
+        return parts
+
+    def _compute(
+        self,
+        model: Any,
+        missing: dict[str, dict[str, torch.Tensor]],
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> dict[str, Seen]:
+        parts = list(missing.values())
+        joined = {key: torch.cat([part[key] for part in parts]).to(device) for key in parts[0]}
+        joined["pixel_values"] = joined["pixel_values"].to(dtype)
+        out = model.get_image_features(**joined, return_dict=True)
+        self._kind = type(out)
+        deep = getattr(out, "deepstack_features", None) or []
+        found = {}
+        for n, key in enumerate(missing):
+            # copies: a part of the whole would keep all of it
+            seen = Seen(out.pooler_output[n].clone(), tuple(layer[n].clone() for layer in deep))
+            self.kept.put(key, seen, seen.size)
+            found[key] = seen
+        return found

@@ -1,0 +1,104 @@
+"""The caches of all running rows side by side: every row ends in the last column, padded on the left.
+
+All rows write the same column, so that the stock cache of transformers is enough. A row that joins is padded,
+or pads the others; a row that leaves takes the columns with it that nobody else needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.functional import pad
+
+
+@dataclass(slots=True)
+class Block:
+    """Rows under way. ``cache`` is a DynamicCache of ``width`` columns (a sliding layer keeps the last ones).
+
+    ``mask`` is [rows, width], 1 in the columns that belong to the row, its last ones; ``positions`` are those
+    of the next tokens, [rows, 1] or [axes, rows, 1] as the model counts.
+    """
+
+    cache: Any
+    mask: torch.Tensor
+    positions: torch.Tensor
+
+    @property
+    def width(self) -> int:
+        """Columns of the block."""
+        return self.mask.shape[1]
+
+    def decode(self, model: Any, tokens: torch.Tensor) -> torch.Tensor:
+        """Append each row's token ([rows, 1]); return the next scores, float, [rows, vocabulary]."""
+        mask = pad(self.mask, (0, 1), value=1)
+        out = model(
+            input_ids=tokens,
+            attention_mask=mask,
+            position_ids=self.positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+            return_dict=True,
+        )
+        self.mask, self.positions = mask, self.positions + 1
+        scores: torch.Tensor = out.logits[:, -1].float()
+        return scores
+
+    def restore(self) -> bool:
+        """After a decode that broke off, cut what some layers had appended; False if that cannot be done."""
+        if any(layer.is_sliding for layer in self.cache.layers):
+            return False
+        for layer in self.cache.layers:
+            layer.keys, layer.values = layer.keys[:, :, : self.width], layer.values[:, :, : self.width]
+        return True
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drop all rows but these, and the columns that none of these uses."""
+        chosen = torch.tensor(rows, device=self.mask.device)
+        self.mask = self.mask[chosen]
+        self.positions = self.positions.index_select(self.positions.ndim - 2, chosen)
+        width = int(self.mask.sum(1).max()) if len(rows) else 0
+        for layer in self.cache.layers:
+            layer.keys, layer.values = layer.keys[chosen], layer.values[chosen]
+        self._resize(width)
+        self.mask = self.mask[:, self.mask.shape[1] - width :]
+
+    def join(self, other: Block) -> None:
+        """Put the rows of ``other`` behind these."""
+        width = max(self.width, other.width)
+        for block in (self, other):
+            block._resize(width)
+            block.mask = pad(block.mask, (width - block.mask.shape[1], 0))
+        for mine, theirs in zip(self.cache.layers, other.cache.layers, strict=True):
+            mine.keys = torch.cat([mine.keys, theirs.keys])
+            mine.values = torch.cat([mine.values, theirs.values])
+        self.mask = torch.cat([self.mask, other.mask])
+        self.positions = torch.cat([self.positions, other.positions], dim=self.positions.ndim - 2)
+
+    def _resize(self, width: int) -> None:
+        """Pad or cut every layer on the left, so that the block has ``width`` columns."""
+        for layer in self.cache.layers:
+            columns = width
+            if layer.is_sliding:
+                columns = min(width, layer.sliding_window - 1)
+                layer.cumulative_length = width
+            # a negative pad cuts; copied, so that what is cut is freed
+            more = (0, 0, columns - layer.keys.shape[2], 0)
+            layer.keys, layer.values = pad(layer.keys, more), pad(layer.values, more)
+
+    def compact(self) -> None:
+        """Close the gaps in rows whose columns are not side by side."""
+        lengths = self.mask.sum(1)
+        width = int(lengths.max())
+        order = self.mask.argsort(dim=1, stable=True)[:, self.width - width :]  # a row's columns come last
+        for layer in self.cache.layers:
+            layer.keys, layer.values = (_columns(part, order) for part in (layer.keys, layer.values))
+        self.mask = self.mask.gather(1, order)
+
+
+def _columns(part: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    rows, heads, _, size = part.shape
+    return part.gather(2, order[:, None, :, None].expand(rows, heads, order.shape[1], size))

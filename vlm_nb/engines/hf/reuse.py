@@ -1,0 +1,205 @@
+"""Keys and values of prompts' beginnings that were computed before: a further question, the next turn.
+
+A beginning is found by content: its tokens, and its images by the hash of their prepared pixels. All of it
+belongs to one loaded model, and is bounded in bytes; the least recently used goes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.functional import pad
+from transformers import DynamicCache
+
+from . import gate
+from .batching import Row, collate
+from .features import Features, Kept, image_counts
+from .leftpad import Block
+
+LEAST = 16  # fewer known tokens are not worth a call of their own
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """``marks`` [tokens] are tokens, those of images by content; ``layers`` are their keys and values.
+
+    Keys and values are [heads, tokens, size].
+    """
+
+    marks: torch.Tensor
+    layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(keys.nbytes + values.nbytes for keys, values in self.layers)
+
+
+class Reuse:
+    """What one loaded model need not compute again. ``features`` and ``prefixes`` are None where unsafe."""
+
+    def __init__(self, model: Any, cap: int) -> None:
+        vision = getattr(model.config, "vision_config", None)
+        self._merge: int | None = getattr(vision, "spatial_merge_size", None)
+        shares = gate.may_share_features(model)
+        self.features = Features(cap // 2, self._merge) if shares else None
+        self.prefixes: Kept[Beginning] | None = (
+            Kept(cap // 2) if shares and gate.may_share_prefixes(model) else None
+        )
+
+    def clear(self) -> bool:
+        """Forget everything; whether there was anything."""
+        kept = [self.prefixes, self.features.kept if self.features is not None else None]
+        held = sum(part.bytes for part in kept if part is not None)
+        for part in kept:
+            if part is not None:
+                part.clear()
+        return held > 0
+
+    # Finding ------------------------------------------------------------------------------------------------
+
+    def known(self, row: Row) -> int:
+        """How many tokens at the start of the row's prompt are known; 0 if too few to matter."""
+        found = self._find(row)
+        return 0 if found is None else found[1]
+
+    def _find(self, row: Row) -> tuple[Beginning, int] | None:
+        marks = self._marks(row)
+        kept = self.prefixes.get(_family(row)) if self.prefixes is not None and marks is not None else None
+        if kept is None or marks is None:
+            return None
+        most = min(len(kept.marks), len(marks) - 1)  # one token is left to ask with
+        differs = (kept.marks[:most] != marks[:most]).nonzero()
+        same = int(differs[0]) if len(differs) else most
+        return (kept, same) if same >= LEAST else None
+
+    def _marks(self, row: Row) -> torch.Tensor | None:
+        """The row's tokens, [length], those of images replaced by their content; None if that is unclear."""
+        ids = row.ids[0]
+        if not row.encoded.image_keys:
+            return ids
+        counts = image_counts(row, self._merge)
+        if counts is None or row.image_token is None:
+            return None
+        signs = [int(key[:15], 16) for key in row.encoded.image_keys]
+        marks = ids.clone()
+        where = _image_places(row)
+        marks[: len(where)][where] = torch.cat(
+            [torch.full((tokens,), -1 - sign) for sign, (_, tokens) in zip(signs, counts, strict=True)]
+        )
+        return marks
+
+    # Keeping ------------------------------------------------------------------------------------------------
+
+    def remember_prompts(self, rows: Sequence[Row], block: Block) -> None:
+        """After a prefill, keep the prompts with images of rows that nobody continues as a conversation."""
+        for index, row in enumerate(rows):
+            if row.encoded.image_keys and not row.ticket.request.interactive:
+                self._remember(row, index, block)
+
+    def remember_answers(self, rows: Sequence[Row], ended: Sequence[int], block: Block) -> None:
+        """Keep prompt and answer of interactive rows: the next turn begins with them."""
+        for index in ended:
+            if rows[index].ticket.request.interactive:
+                self._remember(rows[index], index, block)
+
+    def _remember(self, row: Row, index: int, block: Block) -> None:
+        marks = self._marks(row)
+        if self.prefixes is None or marks is None:
+            return
+        length = int(block.mask[index].sum())
+        layers = tuple(
+            (layer.keys[index, :, -length:].clone(), layer.values[index, :, -length:].clone())
+            for layer in block.cache.layers
+        )
+        kept = Beginning(marks[:length], layers)
+        self.prefixes.put(_family(row), kept, kept.size)
+
+    # Going on -----------------------------------------------------------------------------------------------
+
+    def extend(self, model: Any, rows: Sequence[Row], device: torch.device) -> tuple[Block, torch.Tensor]:
+        """Prefill rows of one kind whose beginnings are known: only the rest of each prompt is computed.
+
+        Positions are those of the full prompts. The scores are float, [rows, vocabulary].
+        """
+        known = [found for found in map(self._find, rows) if found is not None]
+        starts = [same for _, same in known]
+        rests = [row.length - start for row, start in zip(rows, starts, strict=True)]
+        inputs = collate(rows, model.generation_config.pad_token_id, device, model.dtype)
+        positions, rest = _positions(model, inputs), max(rests)
+        mask = torch.cat([_ends(starts, device), _ends(rests, device)], dim=1)
+        out = model(
+            input_ids=inputs["input_ids"][:, -rest:],
+            attention_mask=mask,
+            position_ids=positions[..., -rest:],
+            past_key_values=_cache(model, known, device),
+            use_cache=True,
+            logits_to_keep=1,
+            return_dict=True,
+            **self._joining(model, rows, known),
+        )
+        for row, start in zip(rows, starts, strict=True):
+            row.cached = start
+        block = Block(out.past_key_values, mask, positions[..., -1:] + 1)
+        block.compact()
+        return block, out.logits[:, -1].float()
+
+    def _joining(
+        self, model: Any, rows: Sequence[Row], known: Sequence[tuple[Beginning, int]]
+    ) -> dict[str, Any]:
+        """The features of images that come after the known beginnings."""
+        images = []
+        for row, (_, same) in zip(rows, known, strict=True):
+            where = _image_places(row).nonzero()[:, 0].tolist()
+            first, new = 0, []
+            for index, (_, tokens) in enumerate(image_counts(row, self._merge) or ()):
+                if where[first] >= same:
+                    new.append(index)
+                first += tokens
+            if new and self.features is not None:
+                images += self.features.of(model, row, new)
+        if not images or self.features is None:
+            return {}
+        return {"mm_encoder_outputs": {"image": self.features.output(images)}}
+
+
+def _family(row: Row) -> str:
+    """Where the row's beginning is kept: by its first image, or with all the texts."""
+    return next(iter(row.encoded.image_keys), "")
+
+
+def _image_places(row: Row) -> torch.Tensor:
+    """Where the prompt has image tokens, [tokens]."""
+    return torch.eq(row.encoded.inputs["input_ids"][0], -1 if row.image_token is None else row.image_token)
+
+
+def _positions(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Positions of whole prompts, as ``generate`` would compute them without a cache."""
+    others = {key: value for key, value in inputs.items() if key != "pixel_values"}
+    found: torch.Tensor = model._prepare_position_ids_for_generation(inputs["input_ids"], others)
+    return found
+
+
+def _ends(lengths: Sequence[int], device: torch.device) -> torch.Tensor:
+    """A mask [rows, longest] with as many ones at the end of each row."""
+    width = max(lengths)
+    columns = torch.arange(width, device=device)
+    return (columns >= width - torch.tensor(lengths, device=device)[:, None]).long()
+
+
+def _cache(model: Any, known: Sequence[tuple[Beginning, int]], device: torch.device) -> Any:
+    """A fresh cache with the known beginnings, each at the end of its row."""
+    width = max(same for _, same in known)
+    cache = DynamicCache(config=model.config.get_text_config(decoder=True))
+    for index in range(len(known[0][0].layers)):
+        keys, values = (
+            torch.stack(
+                [pad(kept.layers[index][part][:, :same], (0, 0, width - same, 0)) for kept, same in known]
+            )
+            for part in (0, 1)
+        )
+        cache.update(keys.to(device), values.to(device), index)
+    return cache
