@@ -235,6 +235,41 @@ def test_a_processor_can_come_from_elsewhere(folder, original):
         assert engine.submit(about(noise(56, 56), max_new_tokens=2)).result(60).error is None
 
 
+OWN_CODE = """
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+class MineConfig(Qwen2_5_VLConfig):
+    model_type = "mine"
+
+class Mine(Qwen2_5_VLForConditionalGeneration):
+    config_class = MineConfig
+"""
+
+
+def as_named_in_modules(folder: Path) -> None:
+    """Rename the tensors as the modules are called: only files of published types are mapped."""
+    from safetensors.torch import load_file, save_file
+
+    renamed = {
+        key.replace("model.", "model.language_model.", 1) if key.startswith("model.") else key: value
+        for key, value in load_file(folder / "model.safetensors").items()
+    }
+    renamed = {f"model.{key}" if key.startswith("visual.") else key: value for key, value in renamed.items()}
+    save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_code_of_its_own_runs_only_when_trusted(folder, original, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    auto_map = {"AutoConfig": "mine.MineConfig", "AutoModelForImageTextToText": "mine.Mine"}
+    edit(folder, "config.json", model_type="mine", auto_map=auto_map, architectures=["Mine"])
+    as_named_in_modules(folder)
+    (folder / "mine.py").write_text(f"print('running')\n{OWN_CODE}")
+    assert isinstance(failure(folder, processor=str(original)), UnsafeModel)
+    with loaded(folder, processor=str(original), trust_remote_code=True) as engine:
+        assert type(engine._backend._loaded.model).__name__ == "Mine"
+        assert engine.submit(about(noise(56, 56), max_new_tokens=2)).result(60).error is None
+
+
 class Templates:
     """A processor with named templates."""
 

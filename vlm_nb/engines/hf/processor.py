@@ -76,7 +76,10 @@ def _load(folder: str, config: Any, options: dict[str, Any]) -> Any:
 
 
 def _without_video(folder: str, config: Any, options: dict[str, Any]) -> Any:
-    base: Any = transformers.PROCESSOR_MAPPING[type(config)]
+    known: Any = transformers.PROCESSOR_MAPPING
+    if type(config) not in known:  # the model has code of its own, and the processor comes from elsewhere
+        config = transformers.AutoConfig.from_pretrained(folder, **options)
+    base: Any = known[type(config)]
 
     class ImagesOnly(base):  # type: ignore[misc]
         """The family's processor for images and text; its video processor is None."""
