@@ -21,6 +21,14 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
 
 
+@pytest.fixture(autouse=True)
+def accessor_there() -> None:
+    """Tests of ``%unload_ext`` take ``df.vlm`` away; every test begins with it."""
+    from vlm_nb import accessor
+
+    accessor.register()
+
+
 @pytest.fixture
 def fresh_registry() -> Iterator[None]:
     """No model is loaded before and after the test."""
