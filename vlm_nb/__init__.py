@@ -98,7 +98,6 @@ def unload_ipython_extension(shell: InteractiveShell) -> None:
     from . import magics
 
     magics.unregister(shell)
-    accessor.unregister()
 
 
 accessor.register()  # a script has no %load_ext; without pandas this only waits for it
