@@ -250,3 +250,23 @@ def test_outcome_unwraps() -> None:
     assert Outcome(Prediction("x"), None).unwrap().caption == "x"
     with pytest.raises(VLMError, match="broken"):
         Outcome(None, VLMError("broken")).unwrap()
+
+
+def test_max_pixels_reaches_the_preparation() -> None:
+    from vlm_nb.engines.spec import LoadSpec
+    from vlm_nb.model import open_model
+
+    seen: list[tuple[int, int]] = []
+    spec = LoadSpec(
+        model="x", engine="scripted", script=lambda r: seen.extend(r.input_sizes) or "y", max_pixels=56 * 56
+    )
+    model = open_model(spec)
+    model.caption(picture(400, 300))
+    assert seen[0][0] * seen[0][1] <= 56 * 56
+    model.unload()
+
+
+def test_a_box_without_a_name_gets_the_asked_phrase() -> None:
+    model = scripted("<|box_start|>(100,100),(500,500)<|box_end|>", model_type="qwen2_vl")
+    assert [p.phrase for p in model.ground(picture(), "red box").grounded_phrases] == ["red box"]
+    model.unload()

@@ -16,7 +16,7 @@ from .errors import CapabilityError, GenerationError, OptionError, PromptError, 
 from .families.base import Family, ImageLimits
 from .grounding import Grounding
 from .request import Completion, GenerationConfig, Message, Request
-from .results import Frame, Prediction
+from .results import Frame, GroundedPhrase, Prediction
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,7 +35,7 @@ class Job:
     ``prompt`` is the final text; ``task`` says where it came from; ``asked`` whether boxes are wanted.
     ``history`` are earlier turns of a chat, whose images come first in ``sources``. ``joining`` counts the
     sources, at the end, that the new turn shows (None: all). ``turn`` is the user's message where its parts
-    have an order of their own.
+    have an order of their own, ``phrase`` what a "locate" task looks for.
     """
 
     sources: tuple[sources.Source, ...]
@@ -47,6 +47,7 @@ class Job:
     history: tuple[Message, ...] = ()
     joining: int | None = None
     turn: Message | None = None
+    phrase: str | None = None
     index: int | None = None
     interactive: bool = True
 
@@ -72,21 +73,24 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """The two steps for one loaded model."""
+    """The two steps for one loaded model. ``max_pixels`` and ``min_pixels`` are the user's."""
 
     family: Family
     info: ModelInfo
     capabilities: Capabilities
     label: str
     is_demo: bool = False
+    max_pixels: int | None = None
+    min_pixels: int | None = None
 
     @property
     def limits(self) -> ImageLimits:
-        """The image bounds of the loaded checkpoint."""
+        """The image bounds in force: the user's, else the checkpoint's, else the family's."""
         info = self.info
-        return ImageLimits(
+        found = ImageLimits(
             min_pixels=info.min_pixels, max_pixels=info.max_pixels, patch=info.patch, size=info.image_size
         )
+        return self.family.limits_for(found, max_pixels=self.max_pixels, min_pixels=self.min_pixels)
 
     def prepare(self, job: Job) -> Prepared:
         """Decode and resize the images and build the request.
@@ -106,7 +110,7 @@ class Asker:
 
     def _fit(self) -> tuple[int, int] | None:
         """The sides, in pixels, below which a large JPEG must not be decoded: the model would miss detail."""
-        area = self.family.merged_limits(self.limits).max_pixels
+        area = self.limits.max_pixels
         side = math.ceil(math.sqrt(area)) if area else 0
         return (side, side) if side else None
 
@@ -141,13 +145,14 @@ class Asker:
         """Read the answer. Raises the completion's error, or GenerationError when the sizes disagree."""
         if completion.error is not None:
             raise completion.error
-        check_sizes(prepared.frames, completion)
+        if self.family.keeps_size:
+            check_sizes(prepared.frames, completion)
         parsed = job.schema.parse(completion.text) if job.schema else None
         found = self._read(job, prepared, completion)
         notes = ((DEMO_NOTE,) if self.is_demo else ()) + _ending(completion) + found.notes
         return Prediction(
             found.caption,
-            grounded_phrases=found.grounded_phrases,
+            grounded_phrases=named(found.grounded_phrases, job.phrase),
             grounding=found.grounding,
             raw=completion.text,
             thinking=found.thinking,
@@ -172,6 +177,11 @@ class Asker:
 def user_turn(family: Family, prompt: str, images: int, first_index: int = 0) -> Message:
     """The user's message: images where the prompt marks them, else as the family likes it."""
     return placed(prompt, images, first_index) or family.user_message(prompt, images, first_index)
+
+
+def named(phrases: tuple[GroundedPhrase, ...], asked: str | None) -> tuple[GroundedPhrase, ...]:
+    """Give boxes that the model left without a name the phrase that was asked for."""
+    return tuple(replace(p, phrase=asked) if asked and not p.phrase else p for p in phrases)
 
 
 def together(source: Any) -> tuple[sources.Source, ...]:

@@ -24,6 +24,7 @@ from .schema import as_schema
 if TYPE_CHECKING:
     from .batch import Counts
     from .chat import Chat
+    from .comparing import Comparison
     from .engines.base import ModelInfo
     from .families.base import Family
 
@@ -44,7 +45,15 @@ class VLM:
         self.engine = engine
         self.info = info
         self.family = family
-        self.asker = Asker(family, info, engine.capabilities, spec.model, is_demo=spec.model == DEMO)
+        self.asker = Asker(
+            family,
+            info,
+            engine.capabilities,
+            spec.model,
+            is_demo=spec.model == DEMO,
+            max_pixels=spec.max_pixels,
+            min_pixels=spec.min_pixels,
+        )
 
     @property
     def name(self) -> str:
@@ -148,6 +157,28 @@ class VLM:
         jobs = (self._conversation_job(given, settings) for given in requests)
         return self.run(jobs, show_progress=show_progress, **how)
 
+    def compare(
+        self,
+        other: VLM,
+        source: Sources,
+        question: str | None = None,
+        *,
+        phrase: str | None = None,
+        **options: Any,
+    ) -> Comparison:
+        """Ask this model and ``other`` the same about one image or many, and set the answers side by side.
+
+        ``question`` is asked, or ``phrase`` is found; without both, every object. ``other`` must be loaded
+        still (``vlm_nb.load(..., keep=True)``). ``options`` are those of ``model(...)``. What is wrong with an
+        image is an error in its own row. Raises OptionError, PromptError and ModelUnloaded.
+        """
+        from .comparing import compare
+
+        if question is not None and phrase is not None:
+            raise OptionError("give a question or a phrase=, not both.")
+        task: Task = "ask" if question is not None else "detect" if phrase is None else "locate"
+        return compare(self, other, source, question if phrase is None else phrase, task, **options)
+
     def run_jsonl(
         self, input: str | Path, *, output: str | Path, show_progress: bool | None = None, **options: Any
     ) -> Counts:
@@ -231,6 +262,7 @@ class VLM:
             sources=together(source),
             prompt=text,
             task=task,
+            phrase=prompt if task == "locate" else None,
             system=system,
             schema=None if schema is None else as_schema(schema),
             generation=config,
