@@ -1,4 +1,4 @@
-"""Tiny random checkpoints for the engine's tests: real classes, real processors, a byte-level tokenizer.
+"""Random checkpoints of a chosen size, for the engine's tests; ``tiny_models`` has one of each model type.
 
 Heads are untied and drawn anew: with tied random embeddings a model repeats one token, and tests of tokens
 would pass whatever the engine does.
@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import tiny_models
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 SPECIAL = (
@@ -23,35 +23,14 @@ SPECIAL = (
     "<|video_pad|>",
     "<image>",
 )
-TEMPLATE = """\
-{%- for message in messages -%}
-{{ '<|im_start|>' + message['role'] + '\\n' }}
-{%- if message['content'] is string -%}{{ message['content'] }}{%- else -%}
-{%- for part in message['content'] -%}
-{%- if part['type'] == 'image' -%}{{ 'IMAGE' }}{%- elif 'text' in part -%}{{ part['text'] }}{%- endif -%}
-{%- endfor -%}{%- endif -%}
-{{ '<|im_end|>\\n' }}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}
-"""
 QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 
 
 def byte_tokenizer(image: str = QWEN_IMAGE, **options: Any) -> PreTrainedTokenizerFast:
-    """One token a byte, so that every emoji takes several."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Tokenizer(models.BPE({char: i for i, char in enumerate(alphabet)}, []))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIAL])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="<|endoftext|>",
-        eos_token="<|im_end|>",
-        clean_up_tokenization_spaces=False,
-        **options,
-    )
-    tokenizer.chat_template = TEMPLATE.replace("IMAGE", image)
+    """One token a byte, so that every emoji takes several; chats as the Qwen models have them."""
+    names = {"pad_token": "<|endoftext|>", "eos_token": "<|im_end|>"}
+    tokenizer = tiny_models.byte_tokenizer(SPECIAL, **names, **options)
+    tokenizer.chat_template = tiny_models.chatml(image)
     return tokenizer
 
 
