@@ -149,7 +149,7 @@ def test_another_prompt_or_task_is_another_question(counting: Counting, files: l
 
 def test_every_field_of_a_job_is_part_of_the_key_or_excused() -> None:
     excused = {"sources", "index", "interactive", "task"}  # contents and ``asked`` stand in the key
-    keyed = {"prompt", "system", "generation", "schema", "history", "joining", "turn"}
+    keyed = {"prompt", "phrase", "system", "generation", "schema", "history", "joining", "turn"}
     assert {field.name for field in dataclasses.fields(Job)} == excused | keyed
 
 

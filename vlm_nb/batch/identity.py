@@ -88,7 +88,7 @@ class Keys:
         """Return the 32-byte key of ``job`` over images with those content keys."""
         asked = [
             contents,
-            [job.prompt, job.system, job.asked, job.joining, occurrence],
+            [job.prompt, job.phrase, job.system, job.asked, job.joining, occurrence],
             [_message(message) for message in (*job.history, *((job.turn,) if job.turn else ()))],
             job.turn is None,
         ]
