@@ -18,7 +18,7 @@ FLOORS = (
     {"magics", "explorer", "accessor"},
     {"diagnosis"},
     {"registry"},
-    {"model", "chat"},
+    {"model", "chat", "comparing"},
     {"batch", "frames", "export"},
     {"ledger"},
     {"asking"},

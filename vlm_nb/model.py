@@ -169,8 +169,8 @@ class VLM:
         """Ask this model and ``other`` the same about one image or many, and set the answers side by side.
 
         ``question`` is asked, or ``phrase`` is found; without both, every object. ``other`` must be loaded
-        still (``vlm_nb.load(..., keep=True)``). ``options`` are those of ``model(...)``. What is wrong with an
-        image is an error in its own row. Raises OptionError, PromptError and ModelUnloaded.
+        still (``vlm_nb.load(..., keep=True)``). ``options`` are those of ``model(...)``. What is wrong with
+        an image is an error in its own row. Raises OptionError, PromptError and ModelUnloaded.
         """
         from .comparing import compare
 

@@ -116,6 +116,15 @@ def by_name(name: str) -> VLM:
     raise NoModelLoaded(f"no model called {name!r} is loaded; {hint} Load it with: %vlm load {name}")
 
 
+def other_than(model: VLM, name: str) -> VLM:
+    """Return the loaded model called ``name`` that is not ``model``. Raises NoModelLoaded, OptionError."""
+    others = [one for one in reversed(loaded()) if one is not model]
+    found = next((one for one in others if name in (one.name, one.name.rsplit("/", 1)[-1])), None)
+    if found is None and by_name(name) is model:
+        raise OptionError(f"{name} is the model that answers already; load another with --keep.")
+    return found or by_name(name)
+
+
 def current(model: VLM | str | None = None, *, demo: bool = False) -> VLM:
     """Return ``model`` if named, else the current one.
 

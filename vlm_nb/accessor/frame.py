@@ -86,6 +86,35 @@ class FrameAccessor:
         answers = answer_rows(images.iloc[rows], lambda place: prompts(rows[place]), call)
         return with_retried(self._frame, call, answers, rows, images.name)
 
+    def agreement(
+        self,
+        left: Hashable | None = None,
+        right: Hashable | None = None,
+        *,
+        models: Any = None,
+        question: Any = None,
+        phrase: Any = None,
+        name: str = "agreement",
+        **options: Any,
+    ) -> pd.DataFrame:
+        """Rank the rows for a review: a new frame, the rows where two answers agree least first.
+
+        ``left`` and ``right`` are two columns of answers or of boxes. With ``models`` (two loaded ones, or
+        their names) both are asked ``question``, or find ``phrase`` or every object, first; their columns are
+        ``left`` and ``right``. ``agreement`` is in 0..1: the mean IoU of boxes (greedily matched, a box
+        without a partner counts 0), else how many words are the same; 0 where only one failed.
+        """
+        from .agreement import checked_models, ranked
+
+        if models is None:
+            return ranked(self._frame, left, right, name)
+        frame, names = self._frame, (left or "left", right or "right")
+        for model, column in zip(checked_models(models), names, strict=True):
+            how = {**options, "model": model, "name": str(column)}
+            ask = FrameAccessor(frame)
+            frame = ask.ground(phrase, **how) if question is None else ask.ask(question, **how)
+        return ranked(frame, *names, name)
+
     def estimate(self, question: Any = None, *, rows: int = 3, **options: Any) -> Estimate:
         """Measure ``rows`` rows and tell what the whole table will take; shows as a few lines.
 

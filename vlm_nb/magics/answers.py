@@ -40,6 +40,8 @@ def answer(desk: Desk, call: Call, task: Task) -> tuple[VLM, Any]:
     from .. import sources
 
     tasks = _tasks(call, task)
+    if call.options.compare is not None:
+        return _compared(call, tasks)
     if is_table(call.source):
         return _table(call, tasks)
     several = call.source is not None and not sources.is_single(call.source)
@@ -174,6 +176,25 @@ def _many(call: Call, tasks: list[tuple[Task, str | None]]) -> tuple[VLM, Any]:
         [dataclasses.replace(j, index=i) if not isinstance(j, VLMError) else j for i, j in enumerate(jobs)]
     )
     return model, frames.to_frame(outcomes)
+
+
+def _compared(call: Call, tasks: list[tuple[Task, str | None]]) -> tuple[VLM, Any]:
+    """One question to two loaded models: a Comparison."""
+    from .. import comparing
+
+    options = call.options
+    if options.together or options.chat or call.schema is not None or len(tasks) > 1:
+        raise OptionError("--compare sets single answers to one question side by side.")
+    if is_table(call.source):
+        raise OptionError('a table is compared with df.vlm.agreement(question="…", models=("…", "…")).')
+    model = registry.current(options.model)
+    system = {} if options.system is None else {"system": options.system}
+    task, text = tasks[0]
+    other = registry.other_than(model, options.compare)
+    settings = {**call.generation, **system}
+    return model, comparing.compare(
+        model, other, call.source, text, task, recursive=options.recursive, **settings
+    )
 
 
 def _batch_job(model: VLM, call: Call, item: Any, task: Task, text: str | None) -> Job | VLMError:

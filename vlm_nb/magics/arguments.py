@@ -43,6 +43,7 @@ def asking_options(function: F) -> F:
         argument("--together", action="store_true", help="one prompt about all images"),
         argument("--recursive", action="store_true", help="look into the subfolders of a folder too"),
         argument("--chat", action="store_true", help="continue the last conversation"),
+        argument("--compare", metavar="NAME", help="ask this loaded model too, answers side by side"),
         argument_group("generation, as Hugging Face names it"),
         *(_generation_argument(name, kind, text) for name, (kind, text) in GENERATION.items()),
         argument(

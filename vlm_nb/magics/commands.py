@@ -82,6 +82,7 @@ class VlmMagics(Magics):
           %vqa photos/*.jpg -- Is there a dog?           (a table, one row an image)
           %vqa df What is shown?                         (a DataFrame, through df.vlm)
           %vqa photo.jpg --schema Receipt                (a pydantic model: the answer's .parsed)
+          %vqa photos/ --compare NAME -- Is it day?      (this and another loaded model, side by side)
 
           %%vqa photo.jpg
           Your question, as long as you like; {{name}} is replaced by the variable's value.

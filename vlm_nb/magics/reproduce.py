@@ -36,6 +36,7 @@ class Record:
     options: dict[str, Any]
     recursive: bool
     turns: tuple[tuple[str | None, str], ...] = ()
+    other: str | None = None
 
 
 def record(desk: Desk, model: VLM, call: Call, task: Task) -> Record:
@@ -59,6 +60,7 @@ def record(desk: Desk, model: VLM, call: Call, task: Task) -> Record:
         options=options,
         recursive=call.options.recursive,
         turns=_turns(desk, model, call, task),
+        other=call.options.compare,
     )
 
 
@@ -92,6 +94,8 @@ def _images_code(call: Call) -> str:
 def _kind(call: Call) -> str:
     from .. import sources
 
+    if call.options.compare is not None:
+        return "compare"
     if call.options.chat:
         return "chat"
     if is_table(call.source):
@@ -198,4 +202,21 @@ def _table(record: Record) -> list[str]:
     return lines
 
 
-_BODIES = {"single": _single, "together": _together, "many": _many, "chat": _chat, "table": _table}
+def _compare(record: Record) -> list[str]:
+    text = next((text for text in record.questions if text), None)
+    question = "phrase" if record.task == "locate" else "question"
+    asked = {} if text is None else {question: text}
+    more = {"recursive": True} if record.recursive else {}
+    words = ["other", record.source, *_keywords({**asked, **record.options, **more})]
+    load = f"other = vlm_nb.load({record.other!r}, keep=True)  # as it was loaded"
+    return [load, f"result = model.compare({', '.join(words)})"]
+
+
+_BODIES = {
+    "single": _single,
+    "together": _together,
+    "many": _many,
+    "chat": _chat,
+    "table": _table,
+    "compare": _compare,
+}
