@@ -17,6 +17,8 @@ EXPECTED = {
     "__version__",
     "current",
     "explore",
+    "export",
+    "ledger",
     "doctor",
     "load",
     "load_image",

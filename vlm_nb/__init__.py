@@ -40,6 +40,8 @@ _PUBLIC: dict[str, str] = {
     "current": "registry:current",
     "doctor": "diagnosis:doctor",
     "explore": "explorer:explore",
+    "export": "export:",
+    "ledger": "ledger:",
     "load": "registry:load",
     "load_image": "sources:load",
     "loaded": "registry:loaded",
@@ -48,7 +50,7 @@ _PUBLIC: dict[str, str] = {
     "unload": "registry:unload",
     "use": "registry:use",
 }
-"""Public name → "module:attribute"."""
+"""Public name → "module:attribute", or "module:" for a module."""
 
 __all__ = [
     "IMAGE_TOKEN",
@@ -62,6 +64,8 @@ __all__ = [
     "current",
     "doctor",
     "explore",
+    "export",
+    "ledger",
     "load",
     "load_image",
     "loaded",
@@ -76,7 +80,8 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'vlm_nb' has no attribute {name!r}")
     module, _, attribute = _PUBLIC[name].partition(":")
-    value = getattr(importlib.import_module(f"vlm_nb.{module}"), attribute)
+    found = importlib.import_module(f"vlm_nb.{module}")
+    value = getattr(found, attribute) if attribute else found
     globals()[name] = value
     return value
 
