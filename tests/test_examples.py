@@ -1,0 +1,58 @@
+"""The notebooks of examples/: each runs, and says in plain text what its saved outputs say."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+nbformat = pytest.importorskip("nbformat")
+pytest.importorskip("nbclient")
+pytest.importorskip("xgrammar")
+
+FOLDER = Path(__file__).parent.parent / "examples"
+COMPARED = ("quickstart", "extract", "chat")
+SLOW = {"dataframe"}
+CHANGES = re.compile(
+    r"^.*( · |\brows in\b|\bMB\b|0x[0-9a-f]+).*$"  # costs, loads, progress
+    r"|\d+\.\d+"  # coordinates and scores: the last digits are the processor's
+    r"| {2,}| +$|[+-]{3,}",  # padding
+    re.MULTILINE,
+)
+
+
+def notebooks() -> list[Any]:
+    names = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in names]
+
+
+def told(cell: Any) -> list[str]:
+    """The plain text of a cell's outputs, without what changes from run to run."""
+    shown = [output for output in cell.get("outputs", []) if output.get("name") != "stderr"]
+    texts = [output.get("text") or output.get("data", {}).get("text/plain", "") for output in shown]
+    lines = (line.strip() for text in texts for line in CHANGES.sub(" ", text).splitlines())
+    return [line for line in lines if line]
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", notebooks())
+def test_notebook(name: str, tmp_path: Path) -> None:
+    from examples.execute import execute
+
+    shutil.copy(FOLDER / f"{name}.ipynb", tmp_path)
+    saved = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    done = execute(tmp_path / f"{name}.ipynb")
+    assert len(done.cells) == len(saved.cells)
+    if name in COMPARED:
+        for before, after in zip(saved.cells, done.cells, strict=True):
+            if "%vlm status" not in before.source:
+                assert told(after) == told(before), before.source
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted(FOLDER.glob("*.ipynb"))])
+def test_no_machine_path_is_saved(name: str) -> None:
+    text = (FOLDER / f"{name}.ipynb").read_text(encoding="utf-8")
+    assert not re.search(r"/(home|root|work|tmp|Users)/", text)
