@@ -35,8 +35,9 @@ test-browser: $(VENV)/.browser  ## magics and widget in real JupyterLab and Note
 	$(BIN)/python -m pytest -m browser --reruns 2 tests/browser
 
 test-servers: $(VENV)/.dev  ## the openai engine against real servers on loopback: transformers serve, vLLM
+	$(PIP) pytest-rerunfailures
 	PYTHON="$(PYTHON)" bash tests/servers/install.sh
-	$(BIN)/python -m pytest -m servers -rs tests/servers
+	$(BIN)/python -m pytest -m servers -rs --reruns 2 tests/servers
 
 gpu: $(VENV)/.test  ## needs a CUDA device
 	$(BIN)/python -m pytest -m gpu -rs
