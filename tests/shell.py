@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -72,6 +73,8 @@ class Shell:
         """Forget the shell, the traceback that it keeps and what the interpreter remembers of it."""
         self.ip.run_line_magic("unload_ext", "vlm_nb")
         self.ip.user_ns.clear()
+        # hundreds of shells that each clean up and collect garbage at exit take minutes
+        atexit.unregister(self.ip.atexit_operations)
         for name in ("last_type", "last_value", "last_traceback", "last_exc"):
             if hasattr(sys, name):
                 delattr(sys, name)

@@ -63,13 +63,13 @@ def test_ground_with_and_without_a_phrase(shell: Shell, model: vlm_nb.VLM) -> No
     found = shell.cell("%ground a.png the red car").value
     assert found.grounding == "found"
     assert found.grounded_phrases[0].bbox == pytest.approx((0.25, 0.25, 0.75, 0.75))
-    assert "every the red car" in found.prompt
+    assert "every red car" in found.prompt
     assert "every object" in shell.cell("%ground a.png").value.prompt
 
 
 def test_ground_of_several_phrases(shell: Shell, model: vlm_nb.VLM) -> None:
     found = shell.cell("%%ground a.png\n- the car\n- the tree").value
-    assert ["the car" in found[0].prompt, "the tree" in found[1].prompt] == [True, True]
+    assert ["every car" in found[0].prompt, "every tree" in found[1].prompt] == [True, True]
 
 
 def test_caption(shell: Shell, model: vlm_nb.VLM) -> None:
