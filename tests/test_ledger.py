@@ -597,3 +597,25 @@ def test_urls_are_stored_without_user_info_and_query(
         text = stored.read_bytes() if stored.exists() else b""
         assert b"hunter2" not in text
         assert b"s3cret" not in text
+
+
+def test_closing_waits_for_the_threads_that_read(tmp_path: Path) -> None:
+    """A query on a connection that is being closed would end the process."""
+    for number in range(20):
+        ledger = Ledger(tmp_path / f"{number}.sqlite")
+        ledger.put(b"k" * 32, "{}", run=1)
+        stop = threading.Event()
+
+        def read(ledger: Ledger = ledger, stop: threading.Event = stop) -> None:
+            while not stop.is_set():
+                assert ledger.get(b"k" * 32) in ("{}", None)
+
+        readers = [threading.Thread(target=read) for _ in range(4)]
+        for reader in readers:
+            reader.start()
+        time.sleep(0.01)
+        ledger.close()
+        stop.set()
+        for reader in readers:
+            reader.join()
+        assert ledger.get(b"k" * 32) is None

@@ -53,6 +53,7 @@ class Ledger:
         self.max_bytes = max_bytes
         self._lock = threading.RLock()
         self._written = 0
+        self._closed = False
         with translated(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(
@@ -212,12 +213,14 @@ class Ledger:
             self._last_commit = time.monotonic()
 
     def close(self) -> None:
-        """Commit and close. Twice is fine."""
-        try:
-            with contextlib.suppress(sqlite3.ProgrammingError):
-                self.commit()
-        finally:
-            self._db.close()
+        """Commit and close. Twice is fine; a thread that still asks afterwards finds nothing."""
+        with self._lock:  # closing while another thread is inside a query would crash the process
+            self._closed = True
+            try:
+                with contextlib.suppress(sqlite3.ProgrammingError):
+                    self.commit()
+            finally:
+                self._db.close()
 
     # Beneath ------------------------------------------------------------------------------------------------
 
@@ -238,6 +241,8 @@ class Ledger:
     def _one(self, query: str, values: tuple[Any, ...]) -> tuple[Any, ...] | None:
         try:  # written out: every row of a restart comes through here twice
             with self._lock:
+                if self._closed:
+                    return None
                 row: tuple[Any, ...] | None = self._db.execute(query, values).fetchone()
         except sqlite3.Error as error:
             raise unusable(self.path, error) from error
