@@ -6,7 +6,6 @@ decodes, and the step from the finished text to a typed value. Engines see only 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import typing
@@ -216,12 +215,3 @@ def _looks_cut(error: ValueError, text: str) -> bool:
     if not isinstance(error, json.JSONDecodeError):
         return False
     return error.pos >= len(text.rstrip()) - 1 or "Unterminated" in error.msg
-
-
-def flat(value: Any) -> Any:
-    """Return a typed answer as plain JSON values: what a table's cell or a file can hold."""
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    return value
