@@ -59,7 +59,7 @@ class Shell:
         return ran
 
     def fails(self, code: str) -> str:
-        """Run a cell that must fail; return the one line that it shows, without the place that explains it."""
+        """Run a cell that must fail; return its one line, without the place that explains it."""
         ran = self.run(code)
         assert ran.error is not None, f"no error; it gave {ran.value!r}"
         assert len(ran.error_lines) == 1, ran.error_lines

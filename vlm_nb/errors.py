@@ -63,7 +63,7 @@ class VLMError(Exception):
 
     @classmethod
     def where_explained(cls) -> str:
-        """The documentation's page and heading on this kind of error: "docs/troubleshooting#sourcenotfound"."""
+        """The documentation's page and heading on this kind of error."""
         ours = next(base for base in cls.__mro__ if base.__module__ == __name__)
         return f"docs/troubleshooting#{ours.__name__.lower()}"
 
