@@ -1,7 +1,7 @@
 """MkDocs hook: the pages that are not written in docs/.
 
-The executed notebooks of ``examples/``, CHANGELOG, CONTRIBUTING and the demo model's card become pages as they
-are; links to those files lead to the pages. A notebook's outputs are put in when Markdown has done its work.
+The notebooks of ``examples/``, CHANGELOG, CONTRIBUTING and the demo model's card become pages as they are;
+links to those files lead to the pages. A notebook's outputs are put in when Markdown has done its work.
 """
 
 from __future__ import annotations
