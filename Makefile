@@ -19,6 +19,10 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
+docs: $(VENV)/.docs  ## the documentation in site/; a warning or a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --clean --quiet
+	$(BIN)/python docs/tools/check_site.py site
+
 fuzz: $(VENV)/.test  ## long property tests of the grounding parsers
 	$(BIN)/python -m pytest -m fuzz
 
@@ -43,7 +47,7 @@ gpu: $(VENV)/.test  ## needs a CUDA device
 	$(BIN)/python -m pytest -m gpu -rs
 
 clean:
-	rm -rf $(VENV) build dist demo-output .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site demo-output .pytest_cache .mypy_cache .ruff_cache
 
 # One marker file per set of dependencies: nothing is installed twice.
 $(VENV)/bin/python:
@@ -59,6 +63,10 @@ $(VENV)/.test: $(VENV)/.demo
 
 $(VENV)/.dev: $(VENV)/.test
 	$(PIP) -e ".[dev]"
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.demo
+	$(PIP) -e ".[docs]"
 	touch $@
 
 $(VENV)/.browser: $(VENV)/.test

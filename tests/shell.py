@@ -59,7 +59,7 @@ class Shell:
         return ran
 
     def fails(self, code: str) -> str:
-        """Run a cell that must fail and return the one line that it shows."""
+        """Run a cell that must fail; return its one line, without the place that explains it."""
         ran = self.run(code)
         assert ran.error is not None, f"no error; it gave {ran.value!r}"
         assert len(ran.error_lines) == 1, ran.error_lines
@@ -67,7 +67,9 @@ class Shell:
         assert "\n" not in line
         assert line in ran.out + ran.err, f"not shown: {ran.out!r}"
         assert "Traceback" not in ran.out
-        return line
+        told, _, place = line.rpartition(" ")
+        assert place == f"[docs/troubleshooting#{type(ran.error).__name__.lower()}]"
+        return told
 
     def close(self) -> None:
         """Forget the shell, the traceback that it keeps and what the interpreter remembers of it."""

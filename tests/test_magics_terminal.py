@@ -66,7 +66,8 @@ def test_a_terminal_session(tmp_path: Path) -> None:
     assert "1 car" in grounded
     assert assigned.count("a red") == 1
     assert value.count("a red") == 1
-    assert missing.strip() == "SourceNotFound: no file, folder or variable 'gone.png'"
+    line = "SourceNotFound: no file, folder or variable 'gone.png' [docs/troubleshooting#sourcenotfound]"
+    assert missing.strip() == line
     assert "other: loading" in loaded
     assert "other · cpu" in loaded
     assert "current  other" in status

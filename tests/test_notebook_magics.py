@@ -128,7 +128,7 @@ def test_an_error_is_one_line(kernel: Kernel) -> None:
     assert reply.status == "error"
     lines = reply.contents("error")[0]["traceback"]
     assert [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines] == [
-        "SourceNotFound: no file, folder or variable 'missing.png'"
+        "SourceNotFound: no file, folder or variable 'missing.png' [docs/troubleshooting#sourcenotfound]"
     ]
 
 

@@ -25,7 +25,8 @@ VLMError
 └── LedgerError (OSError)                 the store of finished rows cannot be used
 
 Each error keeps the builtin kinship that users test for, and carries ``source`` and ``index``
-(the input that it belongs to) where there is one. In IPython it is shown as one line.
+(the input that it belongs to) where there is one. In IPython it is shown as one line. It ends with the
+place in the documentation that gives cause and fix; elsewhere that place is a note under the traceback.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class VLMError(Exception):
         super().__init__(message)
         self.source = source
         self.index = index
+        self.add_note(f"[{self.where_explained()}]")
 
     @property
     def message(self) -> str:
@@ -59,9 +61,16 @@ class VLMError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         return (_rebuild, (type(self), self.message, self.source, self.index))
 
+    @classmethod
+    def where_explained(cls) -> str:
+        """The documentation's page and heading on this kind of error."""
+        ours = next(base for base in cls.__mro__ if base.__module__ == __name__)
+        return f"docs/troubleshooting#{ours.__name__.lower()}"
+
     def _render_traceback_(self) -> list[str]:
         """IPython prints this in place of a traceback: one line, whatever a file or server calls itself."""
-        return ["".join(map(_inert, f"{type(self).__name__}: {self.message}"))]
+        line = f"{type(self).__name__}: {self.message} [{self.where_explained()}]"
+        return ["".join(map(_inert, line))]
 
 
 def _inert(character: str) -> str:
