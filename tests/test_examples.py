@@ -14,7 +14,7 @@ pytest.importorskip("nbclient")
 pytest.importorskip("xgrammar")
 
 FOLDER = Path(__file__).parent.parent / "examples"
-COMPARED = ("quickstart", "extract", "chat")
+COMPARED = ("quickstart", "extract", "chat", "annotate", "family", "format", "server")
 SLOW = {"dataframe"}
 CHANGES = re.compile(
     r"^.*( · |\brows in\b|\bMB\b|0x[0-9a-f]+).*$"  # costs, loads, progress
@@ -42,7 +42,8 @@ def told(cell: Any) -> list[str]:
 def test_notebook(name: str, tmp_path: Path) -> None:
     from examples.execute import execute
 
-    shutil.copy(FOLDER / f"{name}.ipynb", tmp_path)
+    for needed in (f"{name}.ipynb", "serve.py"):
+        shutil.copy(FOLDER / needed, tmp_path)
     saved = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     done = execute(tmp_path / f"{name}.ipynb")
     assert len(done.cells) == len(saved.cells)

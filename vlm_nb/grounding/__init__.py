@@ -1,7 +1,7 @@
 """Text to boxes and back: pure functions, one parser per output format.
 
 ``parse`` never raises on any text, takes time linear in its length, and returns at most ``MAX_BOXES`` boxes.
-``FORMATS`` is the one table of formats; ``write`` is the inverse of ``parse``.
+``FORMATS`` is the one table of formats, ``register`` adds one; ``write`` is the inverse of ``parse``.
 """
 
 from __future__ import annotations
@@ -12,11 +12,22 @@ from dataclasses import dataclass
 from ..errors import OptionError, unknown_option
 from ..results import Frame, GroundedPhrase, GroundingStatus
 from .answer import says_none, split_thinking, without_cuts
-from .base import MAX_BOXES, Format, Mark, Reading, to_mark, to_phrase
+from .base import MAX_BOXES, Format, Mark, Reading, Space, to_mark, to_phrase
 from .formats import FORMATS
 from .guess import guess
 
-__all__ = ["FORMATS", "MAX_BOXES", "Format", "Grounding", "parse", "write"]
+__all__ = [
+    "FORMATS",
+    "MAX_BOXES",
+    "Format",
+    "Grounding",
+    "Mark",
+    "Reading",
+    "Space",
+    "parse",
+    "register",
+    "write",
+]
 
 _UNIT_FRAME = Frame((1, 1), (1, 1))
 
@@ -36,6 +47,16 @@ class Grounding:
     caption: str = ""
     thinking: str | None = None
     notes: tuple[str, ...] = ()
+
+
+def register(format: Format) -> Format:
+    """Make a format of your own known in this process, and return it; one of the same name is replaced.
+
+    A ``families.Family`` names it as its ``format``. With a ``sign`` it is also guessed from the answers of
+    unknown models.
+    """
+    FORMATS[format.name] = format
+    return format
 
 
 def parse(text: str, format: str | None, *, frames: Sequence[Frame], asked: bool) -> Grounding:

@@ -26,7 +26,7 @@ _REFUSALS = {"other": "is neither a file nor a folder", "forbidden": "may not be
 @functools.cache
 def image_suffixes() -> tuple[str, ...]:
     """The lower-case file suffixes that a folder is searched for (``.heic``, ``.avif`` where they decode)."""
-    extra: tuple[str, ...] = (".avif",) if features.check("avif") else ()
+    extra: tuple[str, ...] = (".avif",) if "avif" in features.get_supported() else ()
     if importlib.util.find_spec("pillow_heif"):
         extra += (".heic", ".heif")
     return _SUFFIXES + extra
