@@ -15,7 +15,7 @@ import nbformat
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[2]
-NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
+FIRST = ("quickstart", "dataframe", "chat", "extract", "explorer")
 ELSEWHERE = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 ELSEWHERE["vlm_nb/demo/CARD.md"] = "demo_card.md"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -24,9 +24,16 @@ IMAGES = ("image/png", "image/jpeg")
 _outputs: dict[str, list[str]] = {}
 
 
+def notebooks() -> list[Path]:
+    """The notebooks of examples/, in the order of the nav: those of ``FIRST``, then by name."""
+    rank = {name: number for number, name in enumerate(FIRST)}
+    found = (ROOT / "examples").glob("*.ipynb")
+    return sorted(found, key=lambda path: (rank.get(path.stem, len(rank)), path.stem))
+
+
 def on_config(config: Any) -> Any:
     """Fill the nav's list of notebooks."""
-    pages = [{title(path): page_of(path)} for path in NOTEBOOKS]
+    pages = [{title(path): page_of(path)} for path in notebooks()]
     for entry in config.nav:
         if "Notebooks" in entry:
             entry["Notebooks"] = pages
@@ -38,7 +45,7 @@ def on_files(files: Any, config: Any) -> Any:
     for source, page in ELSEWHERE.items():
         text = (ROOT / source).read_text(encoding="utf-8").replace("](docs/", "](")
         files.append(File.generated(config, page, content=text))
-    for path in NOTEBOOKS:
+    for path in notebooks():
         files.append(File.generated(config, page_of(path), content=notebook_page(path)))
     return files
 
@@ -47,7 +54,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Lead links to files outside docs/ to their pages here."""
     for source, target in ELSEWHERE.items():
         markdown = markdown.replace(f"](../{source})", f"]({target})")
-    for path in NOTEBOOKS:
+    for path in notebooks():
         markdown = markdown.replace(f"](../examples/{path.name})", f"]({page_of(path)})")
     return markdown
 
@@ -77,7 +84,7 @@ def notebook_page(path: Path) -> str:
     parts = []
     for cell in nbformat.read(path, as_version=4).cells:
         if cell.cell_type == "markdown":
-            parts.append(re.sub(r"\]\(\.\./docs/", "](../", cell.source))
+            parts.append(linked(cell.source))
         elif cell.source.strip():
             parts.append(f"````ipython\n{cell.source}\n````")
             shown = "".join(map(output_html, cell.get("outputs", [])))
@@ -86,6 +93,13 @@ def notebook_page(path: Path) -> str:
                 made.append(f'<div class="nb-output">{shown}</div>')
     parts.append(f"*The notebook as it was saved: `examples/{path.name}`.*")
     return "\n\n".join(parts)
+
+
+def linked(markdown: str) -> str:
+    """A notebook's links as they go on the site: to pages; a script beside it has none."""
+    markdown = re.sub(r"\]\(\.\./docs/", "](../", markdown)
+    markdown = re.sub(r"\]\((\w+)\.ipynb", r"](\1.md", markdown)
+    return re.sub(r"\[([^\]]+)\]\(\w+\.py\)", r"\1", markdown)
 
 
 def mark(number: int) -> str:
