@@ -7,7 +7,8 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from vlm_nb.engines.spec import LoadSpec
-from vlm_nb.model import VLM, open_model
+from vlm_nb.model import VLM
+from vlm_nb.opening import open_model
 
 
 def scripted(script: Any = None, *, name: str = "scripted", **engine_args: Any) -> VLM:

@@ -8,10 +8,10 @@ import pytest
 from hostile import ANSWERS, RAW
 from scripted import boxes_json, picture, scripted
 
-from vlm_nb.comparing import Pair, agreement, box_iou, iou, match, text_likeness
 from vlm_nb.engines.spec import LoadSpec
 from vlm_nb.errors import ModelUnloaded, OptionError
-from vlm_nb.model import open_model
+from vlm_nb.likeness import Pair, agreement, box_iou, iou, match, text_likeness
+from vlm_nb.opening import open_model
 from vlm_nb.results import GroundedPhrase, Prediction
 
 

@@ -15,7 +15,7 @@ pytest.importorskip("xgrammar")
 
 FOLDER = Path(__file__).parent.parent / "examples"
 COMPARED = ("quickstart", "extract", "chat", "annotate", "family", "format", "server")
-SLOW = {"dataframe"}
+SLOW = {"dataframe", "server"}
 CHANGES = re.compile(
     r"^.*( · |\brows in\b|\bMB\b|0x[0-9a-f]+).*$"  # costs, loads, progress
     r"|\d+\.\d+"  # coordinates and scores: the last digits are the processor's

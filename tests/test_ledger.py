@@ -19,8 +19,9 @@ from vlm_nb import ledger
 from vlm_nb.asking import Job
 from vlm_nb.batch import book, identity
 from vlm_nb.errors import GenerationError, LedgerError
-from vlm_nb.ledger import places, store
-from vlm_nb.ledger.store import Ledger, Stamp
+from vlm_nb.ledger import places, stamps, store
+from vlm_nb.ledger.stamps import Stamp
+from vlm_nb.ledger.store import Ledger
 from vlm_nb.request import Request
 
 
@@ -312,7 +313,7 @@ def test_a_file_is_trusted_only_if_both_times_are_old(mtime: float, ctime: float
 def test_the_shortcut_saves_reading_and_verify_does_not_trust_it(
     counting: Counting, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "TRUST_SECONDS", -1.0)
+    monkeypatch.setattr(stamps, "TRUST_SECONDS", -1.0)
     counting(files)
     read: list[str] = []
     real = book.Book.read
@@ -329,7 +330,7 @@ def test_the_shortcut_saves_reading_and_verify_does_not_trust_it(
 def test_verify_sees_what_the_shortcut_cannot(
     counting: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "TRUST_SECONDS", -1.0)
+    monkeypatch.setattr(stamps, "TRUST_SECONDS", -1.0)
     path = tmp_path / "a.bmp"
     picture(60, 60).save(path)
     counting([path])
@@ -346,7 +347,7 @@ def test_verify_sees_what_the_shortcut_cannot(
 def test_a_file_that_changes_between_look_up_and_decoding_is_answered_for_what_it_holds(
     counting: Counting, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "TRUST_SECONDS", -1.0)
+    monkeypatch.setattr(stamps, "TRUST_SECONDS", -1.0)
     counting([files[0]])
     real = book.Book.known
 

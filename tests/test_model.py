@@ -254,7 +254,7 @@ def test_outcome_unwraps() -> None:
 
 def test_max_pixels_reaches_the_preparation() -> None:
     from vlm_nb.engines.spec import LoadSpec
-    from vlm_nb.model import open_model
+    from vlm_nb.opening import open_model
 
     seen: list[tuple[int, int]] = []
     spec = LoadSpec(

@@ -14,7 +14,8 @@ import pytest
 from vlm_nb import demo
 from vlm_nb.engines.spec import LoadSpec
 from vlm_nb.errors import CapabilityError, MissingDependency, SchemaError
-from vlm_nb.model import VLM, open_model
+from vlm_nb.model import VLM
+from vlm_nb.opening import open_model
 
 pytest.importorskip("xgrammar")
 pydantic = pytest.importorskip("pydantic")

@@ -1,7 +1,8 @@
-"""The wheel and the sdist: what is in them, what is not, and that nothing needs a compiler."""
+"""The wheel and the sdist: what is in them and what is not; no compiler; a wheel alone answers."""
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 import tarfile
@@ -9,36 +10,74 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from release import ROOT, build
 
-ROOT = Path(__file__).parent.parent
-pytest.importorskip("hatchling")
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dist")
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-d", str(folder)], cwd=ROOT, check=True, timeout=120
-    )
-    return folder
+import vlm_nb
 
 
-def test_the_wheel_is_pure_small_and_complete(built: Path) -> None:
-    (wheel,) = built.glob("*.whl")
-    assert wheel.name.endswith("py3-none-any.whl")
-    assert wheel.stat().st_size < 16_000_000
-    names = zipfile.ZipFile(wheel).namelist()
-    for wanted in ("vlm_nb/py.typed", "vlm_nb/demo/CARD.md", "vlm_nb/demo/weights/model.safetensors"):
-        assert wanted in names
-    assert any(name.endswith("licenses/LICENSE") for name in names)
-    assert not [name for name in names if name.startswith(("tests/", "examples/")) or name.endswith(".pyc")]
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    packaged = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    tracked = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "vlm_nb"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if tracked.returncode:
+        pytest.skip("no git checkout")
+    assert packaged == set(tracked.stdout.splitlines())
 
 
-def test_the_sdist_holds_tests_and_docs(built: Path) -> None:
+def test_the_parts_that_are_no_python_are_there(wheel: zipfile.ZipFile) -> None:
+    names = set(wheel.namelist())
+    for file in ("config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json"):
+        assert f"vlm_nb/demo/weights/{file}" in names
+    assert len([name for name in names if name.startswith("vlm_nb/demo/images/")]) >= 5
+    for kind in ("js", "css"):
+        assert [name for name in names if name.startswith("vlm_nb/explorer/") and name.endswith(f".{kind}")]
+    assert not [name for name in names if name.endswith((".so", ".pyd", ".c", ".pyx", ".bin", ".pkl", ".pt"))]
+
+
+def test_the_weights_are_most_of_the_size(wheel: zipfile.ZipFile) -> None:
+    sizes = {entry.filename: entry.file_size for entry in wheel.infolist()}
+    weights = sum(size for name, size in sizes.items() if name.startswith("vlm_nb/demo/"))
+    assert sum(sizes.values()) - weights < 1_500_000
+    assert weights < 15_000_000
+
+
+def test_no_compiler(wheel: zipfile.ZipFile) -> None:
+    described = wheel.read(f"vlm_nb-{vlm_nb.__version__}.dist-info/WHEEL").decode()
+    assert "Root-Is-Purelib: true" in described
+    assert "Tag: py3-none-any" in described
+
+
+def test_a_wheel_from_the_sdist_is_the_same_wheel(
+    built: Path, wheel: zipfile.ZipFile, tmp_path: Path
+) -> None:
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    build(tmp_path / f"vlm_nb-{vlm_nb.__version__}", tmp_path / "again", "wheel")
+    (path,) = (tmp_path / "again").glob("*.whl")
+    with zipfile.ZipFile(path) as again:
+        assert digests(again) == digests(wheel)
+
+
+def digests(archive: zipfile.ZipFile) -> dict[str, str]:
+    return {name: hashlib.sha256(archive.read(name)).hexdigest() for name in archive.namelist()}
+
+
+def test_the_sdist_builds_tests_and_documents_itself(built: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.split("/", 1)[-1] for name in archive.getnames()}
-    assert {"pyproject.toml", "LICENSE", "README.md", "docs/architecture.md", "tests/test_wheel.py"} <= names
+    wanted = {
+        "Makefile",
+        "constraints.txt",
+        "tests/conftest.py",
+        "examples/quickstart.ipynb",
+        "vlm_nb/py.typed",
+    }
+    assert wanted <= names
+    assert not [name for name in names if "__pycache__" in name or name.startswith((".venv", "site/"))]
 
 
 def test_the_wheel_installs_bare_and_answers_from_elsewhere(built: Path, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def load(
 def _open(
     spec: LoadSpec, on_progress: Callable[[Progress], None] | None, cancelled: threading.Event | None
 ) -> VLM:
-    from .model import open_model
+    from .opening import open_model
 
     return open_model(spec, on_progress=on_progress, cancelled=cancelled)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from ..comparing import box_iou, text_likeness
 from ..errors import OptionError
+from ..likeness import box_iou, text_likeness
 from .boxes import phrases_of
 from .columns import is_null
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
-import os
 import threading
 import time
 import warnings
@@ -13,13 +11,13 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from stat import S_ISLNK
 from typing import TypeVar
 
 from .. import config
 from ..asking import Job
 from ..errors import LedgerError
-from ..ledger.store import Ledger, Stamp
+from ..ledger.stamps import identified
+from ..ledger.store import Ledger
 from ..results import Outcome, Prediction
 from ..sources import Source, content_key, fetch
 from .identity import Answerer, Keys, model_identity
@@ -104,7 +102,7 @@ class Book:
 
     def _shortcut(self, path: str) -> str | None:
         try:
-            real, stamp = _identified(path)
+            real, stamp = identified(path)
         except OSError:
             return None
         return self._with_ledger(lambda ledger: ledger.content(real, stamp))
@@ -119,9 +117,9 @@ class Book:
         if source.kind != "path" or self._ledger is None:
             return self.read(source)
         with contextlib.suppress(OSError):
-            before, started = _identified(str(source.payload)), time.time()
+            before, started = identified(str(source.payload)), time.time()
             loaded, content = self.read(source)
-            if _identified(str(source.payload)) == before:
+            if identified(str(source.payload)) == before:
                 self._with_ledger(lambda ledger: ledger.remember(*before, content, started))
             return loaded, content
         return self.read(source)
@@ -245,18 +243,3 @@ class Book:
             f"{error} This run goes on without a ledger: its rows are not kept and would be computed again."
             " ledger='another.sqlite3' uses another file, ledger=False none."
         )
-
-
-def _identified(path: str) -> tuple[str, Stamp]:
-    """A file's real path and its stamp, with one look at the file where it is no link."""
-    folder, name = os.path.split(path)
-    stat = os.lstat(path)
-    if S_ISLNK(stat.st_mode):
-        return os.path.realpath(path), Stamp.of(os.stat(path))
-    return os.path.join(_real_folder(folder), name), Stamp.of(stat)
-
-
-@functools.lru_cache(maxsize=1024)
-def _real_folder(folder: str) -> str:
-    """Cached, for a table's files lie in few folders; a folder's link that changes shows by the inodes."""
-    return os.path.realpath(folder)

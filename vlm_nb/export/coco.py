@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..request import Size
+from ..results import GroundedPhrase
 from .base import LabelledImage, Place, class_names, corners, labelled_only, sizes_of, write_json
 
 
@@ -28,21 +30,23 @@ def to_coco(images: Iterable[LabelledImage], path: Place | None = None) -> dict[
             {"id": number, "file_name": image.name, "width": size[0], "height": size[1], "row": image.row}
         )
         for phrase in image.boxes():
-            x_min, y_min, x_max, y_max = corners(phrase.bbox, size)
-            width, height = x_max - x_min, y_max - y_min
-            score = {} if phrase.confidence is None else {"score": phrase.confidence}
-            content["annotations"].append(
-                {
-                    "id": len(content["annotations"]) + 1,
-                    "image_id": number,
-                    "category_id": names[phrase.phrase],
-                    "bbox": [x_min, y_min, width, height],
-                    "area": width * height,
-                    "iscrowd": 0,
-                    "segmentation": [[x_min, y_min, x_max, y_min, x_max, y_max, x_min, y_max]],
-                    **score,
-                }
-            )
+            place = {"id": len(content["annotations"]) + 1, "image_id": number}
+            content["annotations"].append({**place, **_annotation(phrase, names, size)})
     if path is not None:
         write_json(content, path)
     return content
+
+
+def _annotation(phrase: GroundedPhrase, names: Mapping[str, int], size: Size) -> dict[str, Any]:
+    """One box without its numbers in the file."""
+    x_min, y_min, x_max, y_max = corners(phrase.bbox, size)
+    width, height = x_max - x_min, y_max - y_min
+    score = {} if phrase.confidence is None else {"score": phrase.confidence}
+    return {
+        "category_id": names[phrase.phrase],
+        "bbox": [x_min, y_min, width, height],
+        "area": width * height,
+        "iscrowd": 0,
+        "segmentation": [[x_min, y_min, x_max, y_min, x_max, y_max, x_min, y_max]],
+        **score,
+    }

@@ -13,36 +13,14 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from os import stat_result
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from .opening import BUSY_SECONDS, set_up, translated, unusable
+from .stamps import Stamp
 
 GROUP_SECONDS = 0.25
-TRUST_SECONDS = 2.0
 _CHECK_EVERY = 2000
-
-
-class Stamp(NamedTuple):
-    """What a file's unchanged content shows by: inode, size in bytes, and two times in nanoseconds."""
-
-    inode: int
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-
-    @classmethod
-    def of(cls, stat: stat_result) -> Stamp:
-        """Take the stamp from ``os.stat``."""
-        return cls(stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-
-    def settled(self, at: float) -> bool:
-        """Whether both times were more than two seconds old at ``at`` (seconds since the epoch).
-
-        A younger file may be written again within the clock's tick and look the same.
-        """
-        return at - max(self.mtime_ns, self.ctime_ns) / 1e9 > TRUST_SECONDS
 
 
 class Ledger:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from IPython.display import display
 
 from .. import config, registry
 from ..diagnosis import doctor
 from ..engines.spec import LoadSpec
-from ..errors import CapabilityError, OptionError
+from ..errors import CapabilityError, NoModelLoaded, OptionError
 from ..machine import cached_models, gigabytes, memory, model_cache
 from ..report import Report
 from . import grammar, reproduce
@@ -20,6 +20,9 @@ from .arguments import literal
 from .guide import GUIDE
 from .loading import last_change, load_shown, unload_shown
 from .scope import Scope
+
+if TYPE_CHECKING:
+    from ..model import VLM
 
 _SWITCHES = frozenset(
     {
@@ -96,26 +99,8 @@ def status(desk: Desk, rest: str) -> None:
 def status_report() -> Report:
     """The facts of ``%vlm status``."""
     report = Report()
-    here = None
-    with contextlib.suppress(Exception):
-        here = registry.current()
     models = registry.loaded()
-    section = report.section("Models", "", "name", "device", "dtype", "quantisation", "memory", "engine")
-    for model in models:
-        info = model.info
-        section.add(
-            "current" if model is here else "",
-            model.name,
-            info.device,
-            info.dtype,
-            info.quantization,
-            gigabytes(info.memory),
-            model.engine.name,
-        )
-    if not models:
-        report.advice.append(
-            ("no model is loaded", "%vlm load NAME  (%vlm models lists what is in the cache)")
-        )
+    _list_models(report, models)
     for model in models:
         if model.info.details:
             details = report.section(f"Details of {model.name}")
@@ -127,6 +112,21 @@ def status_report() -> Report:
     for line in last_change:
         used.add("last", line)
     return report
+
+
+def _list_models(report: Report, models: list[VLM]) -> None:
+    here = None
+    with contextlib.suppress(NoModelLoaded):
+        here = registry.current()
+    section = report.section("Models", "", "name", "device", "dtype", "quantisation", "memory", "engine")
+    for model in models:
+        state, info = "current" if model is here else "", model.info
+        size = gigabytes(info.memory)
+        section.add(state, model.name, info.device, info.dtype, info.quantization, size, model.engine.name)
+    if not models:
+        report.advice.append(
+            ("no model is loaded", "%vlm load NAME  (%vlm models lists what is in the cache)")
+        )
 
 
 def models(desk: Desk, rest: str) -> None:
