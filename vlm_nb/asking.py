@@ -15,6 +15,7 @@ from .conversations import placed
 from .errors import CapabilityError, GenerationError, OptionError, PromptError, SourceError
 from .families.base import Family, ImageLimits
 from .grounding import Grounding
+from .grounding.confidence import box_confidences
 from .request import Completion, GenerationConfig, Message, Request
 from .results import Frame, GroundedPhrase, Prediction
 
@@ -152,7 +153,7 @@ class Asker:
         notes = ((DEMO_NOTE,) if self.is_demo else ()) + _ending(completion) + found.notes
         return Prediction(
             found.caption,
-            grounded_phrases=named(found.grounded_phrases, job.phrase),
+            grounded_phrases=named(rated(found, completion), job.phrase),
             grounding=found.grounding,
             raw=completion.text,
             thinking=found.thinking,
@@ -182,6 +183,19 @@ def user_turn(family: Family, prompt: str, images: int, first_index: int = 0) ->
 def named(phrases: tuple[GroundedPhrase, ...], asked: str | None) -> tuple[GroundedPhrase, ...]:
     """Give boxes that the model left without a name the phrase that was asked for."""
     return tuple(replace(p, phrase=asked) if asked and not p.phrase else p for p in phrases)
+
+
+def rated(found: Grounding, completion: Completion) -> tuple[GroundedPhrase, ...]:
+    """Give each box its confidence: what the model wrote about it, else what its tokens tell."""
+    texts, logprobs = completion.token_texts, completion.token_logprobs
+    if not texts or not logprobs or not found.spans:
+        return found.grounded_phrases
+    cut = completion.usage.finish_reason != "stop"
+    values = box_confidences(completion.text, found.spans, texts, logprobs, cut=cut)
+    return tuple(
+        phrase if phrase.confidence is not None else replace(phrase, confidence=value)
+        for phrase, value in zip(found.grounded_phrases, values, strict=True)
+    )
 
 
 def together(source: Any) -> tuple[sources.Source, ...]:

@@ -32,7 +32,9 @@ class GroundedPhrase:
 
     ``bbox`` is (x_min, y_min, x_max, y_max) in 0..1 of the upright original image; a model that points gives
     ``point`` (x, y) in the same space and a zero-area ``bbox`` at it. ``image_index`` counts the prompt's
-    images from 0; ``confidence`` is in 0..1 or None; ``source`` is "model" or "human".
+    images from 0; ``source`` is "model" or "human". ``confidence`` (0..1, None where it is not known) is what
+    the model wrote about the box, else the geometric mean of the probabilities of the tokens that spell its
+    coordinates. It is not calibrated, and says nothing about the phrase.
     """
 
     phrase: str
@@ -97,7 +99,9 @@ class Prediction:
     ``caption`` is the answer without grounding markup, ``raw`` the exact model text. ``grounding`` is None
     (not asked, no markup), "found", "none" (the model said there is nothing) or "unparsed" (asked or marked
     up, but unreadable). ``image_size`` is (width, height) in pixels of the first upright original image.
-    ``preview`` is a small JPEG (at most 100 KB) of the first image, for display only.
+    ``confidence`` is the geometric mean of the probabilities of all tokens of the answer: not calibrated,
+    None where the engine tells none. ``preview`` is a small JPEG (at most 100 KB) of the first image, for
+    display only.
     """
 
     caption: str
