@@ -136,7 +136,7 @@ class Asker:
             images=images,
             prompt=self.family.plain_prompt(messages),
             generation=job.generation,
-            processor_kwargs=self.family.processor_kwargs,
+            processor_kwargs=self.family.processor_options(self.limits),
             schema=job.schema.constraint if job.schema else None,
             keep_special_tokens=self.family.keep_special_tokens,
             interactive=job.interactive,
