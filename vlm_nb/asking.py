@@ -6,6 +6,7 @@ The batch runner and the single calls share these two steps; engines see only th
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -175,6 +176,13 @@ class Asker:
         return self.family.parse(completion.text, prepared.frames, asked=job.asked)
 
 
+def checked_text(prompt: Any, what: str = "a prompt") -> str | None:
+    """Return ``prompt``, a text or None. Raises PromptError for anything else."""
+    if prompt is None or isinstance(prompt, str):
+        return prompt
+    raise PromptError(f"{what} must be text, not {type(prompt).__name__} {repr(prompt)[:100]}.")
+
+
 def user_turn(family: Family, prompt: str, images: int, first_index: int = 0) -> Message:
     """The user's message: images where the prompt marks them, else as the family likes it."""
     return placed(prompt, images, first_index) or family.user_message(prompt, images, first_index)
@@ -206,7 +214,8 @@ def together(source: Any) -> tuple[sources.Source, ...]:
     if source is None:
         return ()
     if not sources.is_single(source) and not isinstance(source, list | tuple):
-        raise OptionError(f"{source!r} may be many images; give them to model(source=...) or as a list.")
+        shown = repr(source)[:200] if isinstance(source, str | os.PathLike) else type(source).__name__
+        raise OptionError(f"{shown} may be many images; give them to model(source=...) or as a list.")
     items = sources.expand(source)
     for item in items:
         if isinstance(item, SourceError):

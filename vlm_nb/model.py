@@ -5,19 +5,20 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import batch, conversations, demo, sources
-from .asking import Asker, Job, Prepared, Task, drain, together
+from .asking import Asker, Job, Prepared, Task, checked_text, drain, together
 from .batch import in_ipython
 from .engines import make_backend
 from .engines.base import Engine, Progress, Ticket, wait_cancelled
 from .engines.spec import LoadSpec
 from .errors import OptionError, PromptError, VLMError
 from .families import family_for
-from .request import Completion, GenerationConfig, Usage
+from .request import Completion, GenerationConfig, Usage, settings_of
 from .results import Outcome, Prediction
 from .schema import as_schema
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from .families.base import Family
 
 DEMO = "demo"
+T = TypeVar("T")
 Sources = Any
 """A path, folder, glob, URL, bytes, data URI, PIL image, array or tensor, or a list of those."""
 
@@ -136,7 +138,7 @@ class VLM:
         answers drawn at random from the ledger too. Raises OptionError and PromptError for the call itself
         (unknown keys, a wrong number of prompts), and ModelUnloaded.
         """
-        how, settings = batch.split_options({**(generation_config or {}), **options})
+        how, settings = batch.split_options({**settings_of(generation_config), **options})
         if sources.is_single(source) and (user_prompt is None or isinstance(user_prompt, str)):
             return self._one_outcome(source, user_prompt, settings, how)
         make = batch.JobMaker(self.job, **settings)
@@ -154,6 +156,8 @@ class VLM:
         """
         how, rest = batch.split_options(options)
         settings = self.generation(rest)
+        if isinstance(requests, str | bytes | Mapping) or not isinstance(requests, Iterable):
+            raise OptionError(f"{type(requests).__name__} is no list of requests; give [request, ...].")
         jobs = (self._conversation_job(given, settings) for given in requests)
         return self.run(jobs, show_progress=show_progress, **how)
 
@@ -254,10 +258,11 @@ class VLM:
 
         Raises OptionError for unknown generation keys, PromptError for an empty prompt, SourceNotFound.
         """
+        prompt, system = checked_text(prompt), checked_text(system, "system=")
         text = prompt if task == "ask" else self.family.prompt_for(task, prompt)
         if text is None or not text.strip() or (task == "locate" and not (prompt or "").strip()):
             raise PromptError("the prompt is empty; write a question, or use caption() or ground().")
-        config = self.generation({**(generation_config or {}), **generation})
+        config = self.generation({**settings_of(generation_config), **generation})
         return Job(
             sources=together(source),
             prompt=text,
@@ -325,29 +330,41 @@ def open_model(
     *,
     on_progress: Callable[[Progress], None] | None = None,
     cancelled: threading.Event | None = None,
+    room: Mapping[str, int] | None = None,
+    make_room: Callable[[], None] | None = None,
 ) -> VLM:
     """Load ``spec`` on a new engine thread and wait for it; Ctrl+C cancels. Raises a LoadError or Cancelled.
 
-    ``on_progress`` is called in this thread.
+    ``on_progress`` is called in this thread, and so is ``make_room``: once everything is there and checked,
+    just before the model takes memory. ``room`` says how many bytes it will free, by device.
     """
     cancelled = cancelled or threading.Event()
     reports: SimpleQueue[Progress] = SimpleQueue()
     engine = Engine(make_backend(engine_spec(spec)), spec.engine)
-    future = engine.load(reports.put, cancelled)
     try:
-        while not future.done() or not reports.empty():
-            try:
-                report = reports.get(timeout=0.05)
-            except Empty:
-                continue
-            if on_progress:
-                on_progress(report)
-        info: ModelInfo = future.result()
+        _reported(engine.prepare(reports.put, cancelled, room or {}), reports, on_progress)
+        if make_room is not None:
+            make_room()
+        info = _reported(engine.load(reports.put, cancelled), reports, on_progress)
     except BaseException:
         cancelled.set()
         engine.close(timeout=5.0)
         raise
     return VLM(spec, engine, info, chosen_family(spec, info.model_type))
+
+
+def _reported(
+    future: Future[T], reports: SimpleQueue[Progress], on_progress: Callable[[Progress], None] | None
+) -> T:
+    """Wait for ``future``, handing over what is reported in the meantime."""
+    while not future.done() or not reports.empty():
+        try:
+            report = reports.get(timeout=0.05)
+        except Empty:
+            continue
+        if on_progress:
+            on_progress(report)
+    return future.result()
 
 
 def engine_spec(spec: LoadSpec) -> LoadSpec:
