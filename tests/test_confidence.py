@@ -208,3 +208,12 @@ def test_it_reaches_tables_exports_and_displays(demo, images, clear, tmp_path):
     html = demo(source=images[0]).unwrap()._repr_mimebundle_()["text/html"]
     assert f"confidence {expected[0]:.2f}</title>" in html
     assert 'title="confidence ' in html
+
+
+def test_a_box_that_a_person_moved_has_none():
+    from vlm_nb.explorer.edits import Boxes
+
+    boxes = Boxes.of([GroundedPhrase("cat", (0.1, 0.1, 0.4, 0.4), confidence=0.5)])
+    renamed = boxes.apply({"op": "rename", "id": 1, "phrase": "dog"}).now[0].to_phrase()
+    moved = boxes.apply({"op": "change", "id": 1, "bbox": [0.2, 0.2, 0.4, 0.4]}).now[0].to_phrase()
+    assert (renamed.confidence, moved.confidence) == (0.5, None)

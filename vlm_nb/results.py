@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from .errors import VLMError
+from .errors import OptionError, VLMError
 from .request import Size, Usage
 
 if TYPE_CHECKING:
@@ -136,9 +137,19 @@ class Prediction:
         return display.prediction_figure(self, **options)
 
     def save(self, path: str | Path, **options: Any) -> Path:
-        """Write the overlay as an image file (format from the suffix) and return its path."""
+        """Write the overlay as an image file (format from the suffix; PNG without one) and return its path.
+
+        Raises OptionError for a file that cannot be written, SourceError as ``figure`` does.
+        """
+        if not isinstance(path, (str, os.PathLike)) or Path(path).expanduser().is_dir():
+            raise OptionError(f"{path!r}: expected the name of an image file.")
         target = Path(path).expanduser()
-        self.figure(**options).savefig(target)
+        target = target if target.suffix else target.with_suffix(".png")
+        figure = self.figure(**options)
+        try:
+            figure.savefig(target)
+        except (OSError, ValueError) as error:
+            raise OptionError(f"{str(target)!r} cannot be written: {error}.") from None
         return target
 
     def to_dict(self) -> dict[str, Any]:

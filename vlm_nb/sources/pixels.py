@@ -88,6 +88,8 @@ def _to_uint8(array: Any) -> Any:
         return array.astype("uint8") * 255
     if kind == "uint16":
         return (array / 257.0).round().astype("uint8")
+    if not kind.startswith(("float", "int", "uint")):
+        raise SourceError(f"a {kind} array holds no pixels; expected uint8 (0..255).")
     low, high = float(array.min()), float(array.max())
     if kind.startswith("float"):
         return _from_float(array, low, high, kind)
