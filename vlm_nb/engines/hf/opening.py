@@ -153,9 +153,8 @@ def _refuse_if_too_big(plan: Plan, room: Mapping[str, int]) -> None:
     if isinstance(plan.spec.device_map, dict):
         return  # spread by hand: the user has done the sum
     free, place = devices.room(plan.spec.device_map, plan.device)
-    if free is not None:
-        free += sum(size for name, size in room.items() if name.split(":")[0] == plan.device.type)
-    memory.refuse_if_too_big(plan.spec.model, wanted, free, place, quantised=plan.how)
+    freed = sum(size for name, size in room.items() if name.split(":")[0] == plan.device.type)
+    memory.refuse_if_too_big(plan.spec.model, wanted, free, place, quantised=plan.how, freed=freed)
 
 
 def _instantiate(plan: Plan) -> Loaded:
