@@ -12,7 +12,7 @@ from PIL import Image
 
 import vlm_nb
 from vlm_nb import config, registry
-from vlm_nb.errors import LedgerError, OptionError, PromptError, VLMError
+from vlm_nb.errors import LedgerError, OptionError, PromptError, SourceError, VLMError
 from vlm_nb.request import GenerationConfig
 
 pytestmark = pytest.mark.usefixtures("fresh_registry")
@@ -313,6 +313,19 @@ def test_tables(model, tmp_path, name):
 def test_an_estimate_of_no_rows_measures_none(model):
     frame = pd.DataFrame({"image": [PICTURE, None]})
     assert frame.vlm.estimate(rows=0).measured == 0
+
+
+def test_tensors_without_numbers(model):
+    torch = pytest.importorskip("torch")
+    for tensor in (torch.zeros(3, 5, 5, device="meta"), torch.eye(5).to_sparse()):
+        assert "its numbers cannot be read" in refused(
+            lambda tensor=tensor: model.ask(tensor, "x"), SourceError
+        )
+
+
+def test_the_byte_order_of_an_array_does_not_matter(model):
+    array = np.full((6, 8), 257 * 200, dtype=">u2")
+    assert vlm_nb.load_image(array).getpixel((0, 0)) == (200, 200, 200)
 
 
 @pytest.mark.parametrize("many", ["*.jpg", "/tmp", np.zeros((5, 5), dtype=object)], ids=type)
