@@ -264,7 +264,7 @@ def test_special_tokens_are_kept_only_on_request():
 def test_cancel_in_mid_generation_leaves_the_neighbours_alone(qwen):
     keep = about(noise(84, 56), max_new_tokens=60)
     expected = qwen.submit(keep).result(60)
-    doomed = qwen.submit(about(noise(56, 56), max_new_tokens=3000))
+    doomed = qwen.submit(about(noise(56, 56), max_new_tokens=3000, cut_repeats=False))
     kept = qwen.submit(keep)
     while not doomed.text:
         time.sleep(0.01)
@@ -278,14 +278,14 @@ def test_cancel_in_mid_generation_leaves_the_neighbours_alone(qwen):
 
 
 def test_cancel_before_the_first_token(qwen):
-    ticket = qwen.submit(about(noise(56, 56), max_new_tokens=3000))
+    ticket = qwen.submit(about(noise(56, 56), max_new_tokens=3000, cut_repeats=False))
     ticket.cancel()
     assert ticket.result(20).usage.finish_reason == "cancelled"
 
 
 def test_unload_in_mid_generation_is_quick(qwen_folder):
     with loaded(qwen_folder) as engine:
-        ticket = engine.submit(about(noise(56, 56), max_new_tokens=3000))
+        ticket = engine.submit(about(noise(56, 56), max_new_tokens=3000, cut_repeats=False))
         while not ticket.text:
             time.sleep(0.01)
         assert engine.close(timeout=20)
@@ -439,7 +439,7 @@ def test_the_engine_never_prints(qwen_folder, capfd):
 
 
 def test_generation_pauses_while_another_model_is_loaded(qwen, qwen_folder):
-    ticket = qwen.submit(about(noise(56, 56), max_new_tokens=3000))
+    ticket = qwen.submit(about(noise(56, 56), max_new_tokens=3000, cut_repeats=False))
     while not ticket.text:
         time.sleep(0.01)
     with loaded(qwen_folder, dtype="bfloat16") as other:

@@ -5,17 +5,20 @@ The models are tiny and random (``tiny_models``); classes, processors and templa
 
 from __future__ import annotations
 
+import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
-from tiny_models import TINY, load_tiny, make_tiny
+from tiny_models import TINY, byte_tokenizer, load_tiny, make_tiny
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoModelForImageTextToText
 
 import vlm_nb
 from vlm_nb.engines.hf.processor import image_facts
+from vlm_nb.errors import MissingDependency
 from vlm_nb.families import Family, families, family_for
 from vlm_nb.families.base import ImageLimits
 
@@ -59,7 +62,7 @@ def encoded(family: Family, processor: Any, prompt: str, image: Image.Image) -> 
         images=[image],
         text=[rendered(family, processor, prompt)],
         return_tensors="pt",
-        **family.processor_kwargs,
+        **family.processor_options(limits_of(family, processor)),
     )
     return {
         key: value for key, value in inputs.items() if isinstance(value, torch.Tensor) and key != "labels"
@@ -109,6 +112,41 @@ def test_the_transformers_engine_grounds(loaded: tuple[str, Path, Any, Any]) -> 
         found = model.ground(IMAGE, "red car", generation_config={"max_new_tokens": 4})
         assert found.grounding in ("found", "none", "unparsed")
         assert found.image_size == IMAGE.size
+    finally:
+        model.unload()
+
+
+@pytest.mark.parametrize(
+    ("model_type", "processor", "images"),
+    [
+        ("mistral3", "PixtralProcessor", "PixtralImageProcessor"),
+        ("molmo2", "Molmo2Processor", "Molmo2ImageProcessor"),
+    ],
+)
+def test_a_processor_that_needs_torchvision_says_so(
+    model_type: str, processor: str, images: str, tmp_path: Path
+) -> None:
+    if importlib.util.find_spec("torchvision") is not None:
+        pytest.skip("torchvision is there")
+    byte_tokenizer(("<s>",), pad_token="<s>").save_pretrained(tmp_path)
+    known_types()[model_type]().save_pretrained(tmp_path)
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        kinds = {"processor_class": processor, "image_processor_type": images}
+        (tmp_path / name).write_text(json.dumps(kinds))
+    with pytest.raises(MissingDependency, match="needs torchvision: pip install torchvision"):
+        vlm_nb.load(str(tmp_path), device_map="cpu")
+
+
+@pytest.mark.parametrize(("tiles", "tokens"), [(None, 20), (1, 4), (2, 4), (9, 40)])
+def test_max_pixels_bounds_the_tiles_of_internvl(
+    tiles: int | None, tokens: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A tile costs 4 tokens; several bring one of the whole image. The checkpoint allows 4 tiles."""
+    folder = make_tiny("internvl", tmp_path_factory.mktemp("tiles") / "internvl")
+    model = vlm_nb.load(str(folder), device_map="cpu", max_pixels=tiles and tiles * 56 * 56)
+    try:
+        answer = model.ask(Image.new("RGB", (300, 300), "red"), "what?", max_new_tokens=2)
+        assert answer.usage.image_tokens == tokens
     finally:
         model.unload()
 

@@ -5,12 +5,13 @@ transformers engine load: config, safetensors weights, tokenizer, image processo
 template. ``load_tiny(folder)`` loads it again without torchvision. ``TINY`` names the model types.
 
 The tokenizer is one byte a token plus the family's special tokens. Templates have the shape of the published
-ones: roles, where the image stands, how the assistant's turn opens. Molmo2, Mistral 3 and SmolVLM are
-missing: their processors need torchvision or num2words.
+ones: roles, where the image stands, how the assistant's turn opens. Molmo2 and Mistral 3 are missing: there
+is no processor of theirs without torchvision. SmolVLM's needs num2words.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,8 @@ import torch
 import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForImageTextToText, PreTrainedTokenizerFast
+
+from vlm_nb.engines.hf.processor import images_only
 
 HIDDEN = 32
 _TURNS = """\
@@ -53,17 +56,6 @@ def byte_tokenizer(specials: tuple[str, ...], **names: Any) -> PreTrainedTokeniz
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in specials])
     return PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **names)
-
-
-def images_only(base: Any) -> Any:
-    """A processor class that does without its video processor (transformers wants torchvision for that)."""
-
-    def attributes(cls: Any) -> list[str]:
-        return [name for name in base.get_attributes() if name != "video_processor"]
-
-    return type(
-        base.__name__, (base,), {"get_attributes": classmethod(attributes), "__module__": base.__module__}
-    )
 
 
 def save(config: Any, tokenizer: Any, processor: Any, folder: Path) -> None:
@@ -473,6 +465,33 @@ def make_idefics3(folder: Path) -> None:
     save(config, tokenizer, processor, folder)
 
 
+def make_smolvlm(folder: Path) -> None:
+    specials = (
+        *("<|im_start|>", "<end_of_utterance>", "<pad>", "<image>", "<fake_token_around_image>"),
+        *("<global-img>", *(f"<row_{r}_col_{c}>" for r in range(1, 7) for c in range(1, 7))),
+    )
+    tokenizer = byte_tokenizer(
+        specials, bos_token="<|im_start|>", eos_token="<end_of_utterance>", pad_token="<pad>"
+    )
+    tokenizer.chat_template = "<|im_start|>" + template(
+        "ROLE: ", "<image>", "<end_of_utterance>\\n", "Assistant:"
+    )
+    images = transformers.SmolVLMImageProcessorPil(
+        size={"longest_edge": 112}, max_image_size={"longest_edge": 56}
+    )
+    processor = images_only(transformers.SmolVLMProcessor)(
+        images, tokenizer, None, image_seq_len=4, chat_template=tokenizer.chat_template
+    )
+    config = transformers.SmolVLMConfig(
+        text_config={"model_type": "llama", **decoder(tokenizer)},
+        vision_config=tower(56),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        scale_factor=2,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    save(config, tokenizer, processor, folder)
+
+
 TINY: dict[str, Builder] = {
     "qwen2_vl": make_qwen2_vl,
     "qwen2_5_vl": make_qwen2_5_vl,
@@ -488,6 +507,7 @@ TINY: dict[str, Builder] = {
     "glm4v": make_glm4v,
     "gemma3": make_gemma3,
     "idefics3": make_idefics3,
+    **({"smolvlm": make_smolvlm} if importlib.util.find_spec("num2words") else {}),
 }
 
 

@@ -6,6 +6,7 @@ The batch runner and the single calls share these two steps; engines see only th
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +16,7 @@ from .conversations import placed
 from .errors import CapabilityError, GenerationError, OptionError, PromptError, SourceError
 from .families.base import Family, ImageLimits
 from .grounding import Grounding
+from .grounding.confidence import box_confidences
 from .request import Completion, GenerationConfig, Message, Request
 from .results import Frame, GroundedPhrase, Prediction
 
@@ -135,7 +137,7 @@ class Asker:
             images=images,
             prompt=self.family.plain_prompt(messages),
             generation=job.generation,
-            processor_kwargs=self.family.processor_kwargs,
+            processor_kwargs=self.family.processor_options(self.limits),
             schema=job.schema.constraint if job.schema else None,
             keep_special_tokens=self.family.keep_special_tokens,
             interactive=job.interactive,
@@ -152,7 +154,7 @@ class Asker:
         notes = ((DEMO_NOTE,) if self.is_demo else ()) + _ending(completion) + found.notes
         return Prediction(
             found.caption,
-            grounded_phrases=named(found.grounded_phrases, job.phrase),
+            grounded_phrases=named(rated(found, completion), job.phrase),
             grounding=found.grounding,
             raw=completion.text,
             thinking=found.thinking,
@@ -174,6 +176,13 @@ class Asker:
         return self.family.parse(completion.text, prepared.frames, asked=job.asked)
 
 
+def checked_text(prompt: Any, what: str = "a prompt") -> str | None:
+    """Return ``prompt``, a text or None. Raises PromptError for anything else."""
+    if prompt is None or isinstance(prompt, str):
+        return prompt
+    raise PromptError(f"{what} must be text, not {type(prompt).__name__} {repr(prompt)[:100]}.")
+
+
 def user_turn(family: Family, prompt: str, images: int, first_index: int = 0) -> Message:
     """The user's message: images where the prompt marks them, else as the family likes it."""
     return placed(prompt, images, first_index) or family.user_message(prompt, images, first_index)
@@ -184,6 +193,19 @@ def named(phrases: tuple[GroundedPhrase, ...], asked: str | None) -> tuple[Groun
     return tuple(replace(p, phrase=asked) if asked and not p.phrase else p for p in phrases)
 
 
+def rated(found: Grounding, completion: Completion) -> tuple[GroundedPhrase, ...]:
+    """Give each box its confidence: what the model wrote about it, else what its tokens tell."""
+    texts, logprobs = completion.token_texts, completion.token_logprobs
+    if not texts or not logprobs or not found.spans:
+        return found.grounded_phrases
+    cut = completion.usage.finish_reason != "stop"
+    values = box_confidences(completion.text, found.spans, texts, logprobs, cut=cut)
+    return tuple(
+        phrase if phrase.confidence is not None else replace(phrase, confidence=value)
+        for phrase, value in zip(found.grounded_phrases, values, strict=True)
+    )
+
+
 def together(source: Any) -> tuple[sources.Source, ...]:
     """Return the images of one prompt: one source, or a list of them; empty for None (text only).
 
@@ -192,7 +214,8 @@ def together(source: Any) -> tuple[sources.Source, ...]:
     if source is None:
         return ()
     if not sources.is_single(source) and not isinstance(source, list | tuple):
-        raise OptionError(f"{source!r} may be many images; give them to model(source=...) or as a list.")
+        shown = repr(source)[:200] if isinstance(source, str | os.PathLike) else type(source).__name__
+        raise OptionError(f"{shown} may be many images; give them to model(source=...) or as a list.")
     items = sources.expand(source)
     for item in items:
         if isinstance(item, SourceError):

@@ -154,6 +154,8 @@ def compare(
     """Ask both models; an unreadable image is an error in its own row, of both. See ``VLM.compare``."""
     if left is right:
         raise OptionError(f"{left!r} would be compared with itself; load another with keep=True.")
+    if not hasattr(right, "engine"):
+        raise OptionError(f"{right!r} is no loaded model; give what vlm_nb.load(..., keep=True) returned.")
     for model in (left, right):
         if model.engine.closed:
             raise ModelUnloaded(f"{model.name} is unloaded; load the second model with keep=True.")

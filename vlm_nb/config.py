@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ _TYPES: dict[str, type] = {
     "url_timeout": float,
     "url_max_mb": float,
 }
+_YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 _overrides: dict[str, Any] = {}
 
 
@@ -116,15 +118,50 @@ def _known(name: str, kind: str) -> str:
 
 def _convert(name: str, value: Any, where: str) -> Any:
     kind = _TYPES.get(name, str)
-    if kind is bool and isinstance(value, str):
-        lowered = value.strip().lower()
-        if lowered not in ("1", "0", "true", "false", "yes", "no", "on", "off"):
-            raise OptionError(f"{where}: {name}={value!r} is not yes or no.")
-        return lowered in ("1", "true", "yes", "on")
+    if name == "ledger" and value is False:  # as ledger=False
+        return "off"
     try:
-        return kind(value)
-    except (TypeError, ValueError):
-        raise OptionError(f"{where}: {name}={value!r} is not a valid {kind.__name__}.") from None
+        return _READERS[kind](value)
+    except (TypeError, ValueError, OverflowError):
+        raise OptionError(f"{where}: {name}={value!r} is not {_WANTED[kind]}.") from None
+
+
+def _switch(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    word = str(value).strip().lower()
+    if word not in _YES + _NO:
+        raise ValueError(value)
+    return word in _YES
+
+
+def _whole(value: Any) -> int:
+    found = int(value)
+    if isinstance(value, bool) or found < 1 or (not isinstance(value, str) and found != value):
+        raise ValueError(value)
+    return found
+
+
+def _amount(value: Any) -> float:
+    found = float(value)
+    if isinstance(value, bool) or not 0 < found < float("inf"):
+        raise ValueError(value)
+    return found
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, (str, os.PathLike)) or not str(value).strip():
+        raise ValueError(value)
+    return str(value)
+
+
+_READERS: dict[type, Callable[[Any], Any]] = {bool: _switch, int: _whole, float: _amount, str: _text}
+_WANTED = {
+    bool: "yes or no",
+    int: "a whole number above 0",
+    float: "a number above 0",
+    str: "a text",
+}
 
 
 def origins() -> dict[str, tuple[Any, str]]:

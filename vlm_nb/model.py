@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import batch, conversations, sources
-from .asking import Asker, Job, Prepared, Task, drain, together
+from .asking import Asker, Job, Prepared, Task, checked_text, drain, together
 from .batch import in_ipython
 from .engines.base import Engine, Ticket, wait_cancelled
 from .engines.spec import LoadSpec
 from .errors import OptionError, PromptError, VLMError
-from .request import Completion, GenerationConfig, Usage
+from .request import Completion, GenerationConfig, Usage, settings_of
 from .results import Outcome, Prediction
 from .schema import as_schema
 
@@ -132,7 +132,7 @@ class VLM:
         answers drawn at random from the ledger too. Raises OptionError and PromptError for the call itself
         (unknown keys, a wrong number of prompts), and ModelUnloaded.
         """
-        how, settings = batch.split_options({**(generation_config or {}), **options})
+        how, settings = batch.split_options({**settings_of(generation_config), **options})
         if sources.is_single(source) and (user_prompt is None or isinstance(user_prompt, str)):
             return self._one_outcome(source, user_prompt, settings, how)
         make = batch.JobMaker(self.job, **settings)
@@ -150,6 +150,8 @@ class VLM:
         """
         how, rest = batch.split_options(options)
         settings = self.generation(rest)
+        if isinstance(requests, str | bytes | Mapping) or not isinstance(requests, Iterable):
+            raise OptionError(f"{type(requests).__name__} is no list of requests; give [request, ...].")
         jobs = (self._conversation_job(given, settings) for given in requests)
         return self.run(jobs, show_progress=show_progress, **how)
 
@@ -250,10 +252,11 @@ class VLM:
 
         Raises OptionError for unknown generation keys, PromptError for an empty prompt, SourceNotFound.
         """
+        prompt, system = checked_text(prompt), checked_text(system, "system=")
         text = prompt if task == "ask" else self.family.prompt_for(task, prompt)
         if text is None or not text.strip() or (task == "locate" and not (prompt or "").strip()):
             raise PromptError("the prompt is empty; write a question, or use caption() or ground().")
-        config = self.generation({**(generation_config or {}), **generation})
+        config = self.generation({**settings_of(generation_config), **generation})
         return Job(
             sources=together(source),
             prompt=text,

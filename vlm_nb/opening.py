@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from . import demo
 from .engines import make_backend
@@ -16,8 +17,9 @@ from .families import family_for
 from .model import DEMO, VLM
 
 if TYPE_CHECKING:
-    from .engines.base import ModelInfo
     from .families.base import Family
+
+T = TypeVar("T")
 
 
 def open_model(
@@ -25,29 +27,41 @@ def open_model(
     *,
     on_progress: Callable[[Progress], None] | None = None,
     cancelled: threading.Event | None = None,
+    room: Mapping[str, int] | None = None,
+    make_room: Callable[[], None] | None = None,
 ) -> VLM:
     """Load ``spec`` on a new engine thread and wait for it; Ctrl+C cancels. Raises a LoadError or Cancelled.
 
-    ``on_progress`` is called in this thread.
+    ``on_progress`` is called in this thread, and so is ``make_room``: once everything is there and checked,
+    just before the model takes memory. ``room`` says how many bytes it will free, by device.
     """
     cancelled = cancelled or threading.Event()
     reports: SimpleQueue[Progress] = SimpleQueue()
     engine = Engine(make_backend(engine_spec(spec)), spec.engine)
-    future = engine.load(reports.put, cancelled)
     try:
-        while not future.done() or not reports.empty():
-            try:
-                report = reports.get(timeout=0.05)
-            except Empty:
-                continue
-            if on_progress:
-                on_progress(report)
-        info: ModelInfo = future.result()
+        _reported(engine.prepare(reports.put, cancelled, room or {}), reports, on_progress)
+        if make_room is not None:
+            make_room()
+        info = _reported(engine.load(reports.put, cancelled), reports, on_progress)
     except BaseException:
         cancelled.set()
         engine.close(timeout=5.0)
         raise
     return VLM(spec, engine, info, chosen_family(spec, info.model_type))
+
+
+def _reported(
+    future: Future[T], reports: SimpleQueue[Progress], on_progress: Callable[[Progress], None] | None
+) -> T:
+    """Wait for ``future``, handing over what is reported in the meantime."""
+    while not future.done() or not reports.empty():
+        try:
+            report = reports.get(timeout=0.05)
+        except Empty:
+            continue
+        if on_progress:
+            on_progress(report)
+    return future.result()
 
 
 def engine_spec(spec: LoadSpec) -> LoadSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -10,10 +11,15 @@ from . import config
 from .engines import ENGINES
 from .engines.spec import LoadSpec
 from .errors import NoModelLoaded, OptionError, nearest, unknown_option
+from .families import known_family
+from .request import settings_of
 
 if TYPE_CHECKING:
     from .engines.base import Progress
     from .model import VLM
+
+CACHES = 2 * 2**30
+"""Bytes that a loaded model's caches may hold."""
 
 _lock = threading.Lock()
 _load_lock = threading.Lock()
@@ -33,7 +39,8 @@ def load(
 
     ``model`` is a hub id, a local folder, "demo", or a server's name for a model (``engine="openai"``); None
     takes the ``model`` setting. Loading the same thing again returns the loaded model; loading another frees
-    the loaded ones first unless ``keep=True``. Keywords: ``quantization`` ("4bit", "8bit"), ``load_in_4bit``/
+    the loaded ones first unless ``keep=True``, but not before its own files are there and checked: where
+    those are wrong, the earlier model goes on. Keywords: ``quantization`` ("4bit", "8bit"), ``load_in_4bit``/
     ``load_in_8bit``/``quantization_config``, ``device_map``, ``dtype``, ``attn_implementation``,
     ``low_cpu_mem_usage``, ``max_pixels``, ``max_batch_size``, ``revision``, ``adapter``, ``chat_template``,
     ``processor``, ``token``, ``local_files_only``, ``engine`` and the engine's own; see the documentation.
@@ -45,20 +52,37 @@ def load(
     with _load_lock:
         known = find(spec)
         if known is None:
-            if not keep:
-                unload_all()
-            known = _open(spec, on_progress, cancelled)
+            known = _open(spec, on_progress, cancelled, keep=keep)
             with _lock:
                 _models[spec.identity()] = known
         return use(known)
 
 
 def _open(
-    spec: LoadSpec, on_progress: Callable[[Progress], None] | None, cancelled: threading.Event | None
+    spec: LoadSpec,
+    on_progress: Callable[[Progress], None] | None,
+    cancelled: threading.Event | None,
+    *,
+    keep: bool,
 ) -> VLM:
     from .opening import open_model
 
-    return open_model(spec, on_progress=on_progress, cancelled=cancelled)
+    return open_model(
+        spec,
+        on_progress=on_progress,
+        cancelled=cancelled,
+        room={} if keep else _to_be_freed(),
+        make_room=None if keep else unload_all,
+    )
+
+
+def _to_be_freed() -> dict[str, int]:
+    """At most so many bytes, by device, come back when the loaded models are freed: weights and caches."""
+    found: dict[str, int] = {}
+    for model in loaded():
+        info = model.info
+        found[info.device] = found.get(info.device, 0) + int(1.1 * (info.memory or 0)) + CACHES
+    return found
 
 
 def make_spec(model: str | None = None, **keywords: Any) -> LoadSpec:
@@ -74,12 +98,15 @@ def make_spec(model: str | None = None, **keywords: Any) -> LoadSpec:
             if name != "quantization" or not quantised:
                 keywords[name] = getattr(settings, name)
     if settings.max_new_tokens is not None:
-        keywords["generation_config"] = {"max_new_tokens": settings.max_new_tokens} | dict(
-            keywords.get("generation_config") or {}
-        )
-    spec = LoadSpec.from_keywords(str(model or settings.model), **keywords)
+        own = {"max_new_tokens": settings.max_new_tokens}
+        keywords["generation_config"] = own | settings_of(keywords.get("generation_config"))
+    if model is not None and (not isinstance(model, str | os.PathLike) or not str(model).strip()):
+        raise OptionError(f'{model!r} is no name of a model; give a hub id, a local folder, or "demo".')
+    spec = LoadSpec.from_keywords(str(settings.model if model is None else model), **keywords)
     if spec.engine not in ENGINES:  # before anything loaded is given up for it
         raise unknown_option("engine", spec.engine, ENGINES)
+    if spec.family is not None:
+        known_family(spec.family)
     return spec
 
 
@@ -99,7 +126,7 @@ def loaded() -> list[VLM]:
 def use(model: VLM | str) -> VLM:
     """Make a loaded model (itself, or its name) the current one. Raises NoModelLoaded."""
     global _current
-    chosen = by_name(model) if isinstance(model, str) else model
+    chosen = by_name(model) if isinstance(model, str) else _checked(model)
     with _lock:
         _current = chosen
     return chosen
@@ -131,7 +158,7 @@ def current(model: VLM | str | None = None, *, demo: bool = False) -> VLM:
     With ``demo=True`` (single calls) the demo model is loaded when there is none. Raises NoModelLoaded.
     """
     if model is not None:
-        return by_name(model) if isinstance(model, str) else model
+        return by_name(model) if isinstance(model, str) else _checked(model)
     with _lock:
         here = _current
     if here is not None and not here.engine.closed:
@@ -146,14 +173,18 @@ def current(model: VLM | str | None = None, *, demo: bool = False) -> VLM:
     )
 
 
+def _checked(model: VLM) -> VLM:
+    if not hasattr(model, "engine"):
+        raise OptionError(f"{model!r} is no loaded model; give what vlm_nb.load returned, or its name.")
+    return model
+
+
 def unload(model: VLM | str | None = None) -> VLM:
     """Unload ``model`` (or the current one), free its memory and return the dead handle.
 
     Raises NoModelLoaded, and OptionError for something that is no model.
     """
     target = current(model)
-    if not hasattr(target, "unload"):
-        raise OptionError(f"{target!r} is no loaded model.")
     with _lock:
         for key in [k for k, v in _models.items() if v is target]:
             del _models[key]

@@ -6,7 +6,8 @@ Nothing here knows about model families or front ends.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import numbers
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -41,12 +42,22 @@ class Message:
         return "".join(part for part in self.parts if isinstance(part, str))
 
 
+def settings_of(given: Any) -> dict[str, Any]:
+    """Return ``generation_config`` as a dict; None is an empty one. Raises OptionError for no mapping."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
+        raise OptionError(f'generation_config={given!r}: expected a dict such as {{"max_new_tokens": 64}}.')
+    return dict(given)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationConfig:
     """How to generate, in Hugging Face's names. Greedy unless sampling is asked for.
 
     ``do_sample=None`` means: sample when ``temperature`` is above zero. ``seed`` makes sampling repeatable
     whatever else is in the batch. ``stop`` are strings that end the answer (and are not part of it).
+    ``cut_repeats=False`` lets an answer that repeats itself without end run on to its limit.
     """
 
     max_new_tokens: int = 512
@@ -59,10 +70,12 @@ class GenerationConfig:
     num_beams: int = 1
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    cut_repeats: bool = True
 
     def __post_init__(self) -> None:
         given: Any = self.stop  # a lone text or a list is fine, too
-        object.__setattr__(self, "stop", (given,) if isinstance(given, str) else tuple(given))
+        listed = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
+        object.__setattr__(self, "stop", listed)
         _check_ranges(self)
 
     @property
@@ -113,10 +126,15 @@ def _check_ranges(config: GenerationConfig) -> None:
         value = getattr(config, key)
         if value is None:
             continue
-        ok = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
-        if not ok or not low <= value <= high:
+        number: Any = numbers.Integral if kind is int else numbers.Real
+        if isinstance(value, bool) or not isinstance(value, number) or not low <= value <= high:
             what = "a whole number" if kind is int else "a number"
             raise OptionError(f"{key}={value!r}: expected {what} from {low:g} to {high:g}.")
+        if type(value) not in (int, float):  # NumPy's
+            object.__setattr__(config, key, kind(value))
+    for key in ("do_sample", "cut_repeats"):
+        if not isinstance(getattr(config, key), bool | None):
+            raise OptionError(f"{key}={getattr(config, key)!r}: expected True or False.")
     if not all(isinstance(text, str) and text for text in config.stop):
         raise OptionError(f"stop={config.stop!r}: expected non-empty strings.")
 
@@ -153,6 +171,8 @@ class Usage:
     """What an answer cost. Tokens are counts (None where an engine does not tell), ``seconds`` wall time.
 
     ``cached_tokens`` are those of the prompt whose keys and values the engine had already.
+    ``finish_reason`` is "stop" (the answer ended), "length" (it was cut at ``max_new_tokens``), "runaway" (it
+    was cut because it repeated itself without end), "cancelled" or "error".
     """
 
     image_tokens: int | None = None

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from .errors import VLMError
+from .errors import OptionError, VLMError
 from .request import Size, Usage
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ class GroundedPhrase:
 
     ``bbox`` is (x_min, y_min, x_max, y_max) in 0..1 of the upright original image; a model that points gives
     ``point`` (x, y) in the same space and a zero-area ``bbox`` at it. ``image_index`` counts the prompt's
-    images from 0; ``confidence`` is in 0..1 or None; ``source`` is "model" or "human".
+    images from 0; ``source`` is "model" or "human". ``confidence`` (0..1, None where it is not known) is what
+    the model wrote about the box, else the geometric mean of the probabilities of the tokens that spell its
+    coordinates. It is not calibrated, and says nothing about the phrase.
     """
 
     phrase: str
@@ -97,7 +100,9 @@ class Prediction:
     ``caption`` is the answer without grounding markup, ``raw`` the exact model text. ``grounding`` is None
     (not asked, no markup), "found", "none" (the model said there is nothing) or "unparsed" (asked or marked
     up, but unreadable). ``image_size`` is (width, height) in pixels of the first upright original image.
-    ``preview`` is a small JPEG (at most 100 KB) of the first image, for display only.
+    ``confidence`` is the geometric mean of the probabilities of all tokens of the answer: not calibrated,
+    None where the engine tells none. ``preview`` is a small JPEG (at most 100 KB) of the first image, for
+    display only.
     """
 
     caption: str
@@ -132,9 +137,19 @@ class Prediction:
         return display.prediction_figure(self, **options)
 
     def save(self, path: str | Path, **options: Any) -> Path:
-        """Write the overlay as an image file (format from the suffix) and return its path."""
+        """Write the overlay as an image file (format from the suffix; PNG without one) and return its path.
+
+        Raises OptionError for a file that cannot be written, SourceError as ``figure`` does.
+        """
+        if not isinstance(path, (str, os.PathLike)) or Path(path).expanduser().is_dir():
+            raise OptionError(f"{path!r}: expected the name of an image file.")
         target = Path(path).expanduser()
-        self.figure(**options).savefig(target)
+        target = target if target.suffix else target.with_suffix(".png")
+        figure = self.figure(**options)
+        try:
+            figure.savefig(target)
+        except (OSError, ValueError) as error:
+            raise OptionError(f"{str(target)!r} cannot be written: {error}.") from None
         return target
 
     def to_dict(self) -> dict[str, Any]:

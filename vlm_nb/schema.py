@@ -6,6 +6,7 @@ decodes, and the step from the finished text to a typed value. Engines see only 
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import typing
@@ -82,7 +83,7 @@ def as_schema(given: Any) -> AnswerSchema:
 
 
 def _typed(given: Any) -> AnswerSchema:
-    if isinstance(given, str | bytes | int | float) or given is None:
+    if isinstance(given, str | bytes | int | float) or given is None or inspect.isroutine(given):
         raise SchemaError(
             f"{given!r} is no schema; give a pydantic model, dataclass, TypedDict, Literal, "
             "JSON schema (dict), compiled regex or list of choices."

@@ -7,6 +7,11 @@ from . import A, B, Case
 
 CAT, DOG = ("cat", A), ("dog", B)
 
+
+def quad(*values: int) -> str:
+    return "".join(f"<loc_{value}>" for value in values)
+
+
 PALIGEMMA = (
     Case("one box", "§L[A] cat", (CAT,), caption="cat"),
     Case("two boxes", "§L[A] cat ; §L[B] dog", (CAT, DOG), caption="cat ; dog"),
@@ -67,6 +72,26 @@ FLORENCE = (
     Case("several words", "human face§L[A]", (("human face", A),)),
     Case("markup without being asked", "cat§L[A]", (CAT,), asked=False),
     Case("reversed corners", "cat§V[A]", (CAT,)),
+    Case(
+        "a text region",
+        f"SALE{quad(100, 200, 300, 205, 298, 260, 99, 255)}",
+        (("SALE", (99, 200, 300, 260)),),
+    ),
+    Case("an upright region", f"A{quad(10, 20, 30, 20, 30, 40, 10, 40)}", (("A", (10, 20, 30, 40)),)),
+    Case("a region on its side", f"A{quad(30, 20, 30, 40, 10, 40, 10, 20)}", (("A", (10, 20, 30, 40)),)),
+    Case("a region upside down", f"A{quad(30, 40, 10, 40, 10, 20, 30, 20)}", (("A", (10, 20, 30, 40)),)),
+    Case(
+        "two text regions",
+        f"</s><s>A B{quad(1, 2, 30, 2, 30, 40, 1, 40)}C{quad(500, 2, 530, 2, 530, 40, 500, 40)}</s>",
+        (("A B", (1, 2, 30, 40)), ("C", (500, 2, 530, 40))),
+        caption="A B, C",
+    ),
+    Case(
+        "a text region cut off",
+        f"A{quad(1, 2, 30, 2, 30, 40, 1)}",
+        (("A", (1, 2, 30, 2)),),
+        note="ends inside",
+    ),
     Case("whole image", "all<loc_0><loc_0><loc_999><loc_999>", (("all", (0, 0, 999, 999)),)),
     Case("exact repeats", "cat§L[A]" * 30, (CAT,), note="29 exact repeats"),
     Case("empty means none", "", (), "none"),

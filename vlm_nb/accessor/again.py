@@ -24,7 +24,8 @@ def earlier_call(frame: pd.DataFrame, name: str | None, question: Any, options: 
     calls = noted(frame)["calls"]
     if not calls or (name is not None and name not in calls):
         made = ", ".join(map(repr, calls)) or "none"
-        raise OptionError(f"no earlier call {name or ''} is noted in this table (there are: {made}).")
+        called = "" if name is None else f" called {name!r}"
+        raise OptionError(f"no earlier call{called} is noted in this table (there are: {made}).")
     name = name or list(calls)[-1]
     note = calls[name]
     _same_model(note, options)

@@ -36,7 +36,11 @@ def phrases_of(cell: Any) -> tuple[GroundedPhrase, ...]:
     """The phrases of a cell: a list of dicts as ``ground`` makes it, also after Parquet or JSON."""
     if is_null(cell):
         return ()
-    return tuple(_phrase(box) for box in cell)
+    try:
+        return tuple(_phrase(box) for box in cell)
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError):
+        shown = repr(cell)[:100]
+        raise OptionError(f"{shown} is no list of boxes as df.vlm.ground(...) makes it.") from None
 
 
 def _phrase(box: Mapping[str, Any]) -> GroundedPhrase:

@@ -106,6 +106,7 @@ class Call:
             "rows": counts.rows,
             "known": counts.hits,
             "failed": counts.failed,
+            "runaway": counts.runaway,
         }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import re
 from collections.abc import Hashable, Mapping
 from typing import Any
@@ -31,6 +32,13 @@ _OTHER_NAMES = (
 )
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
 _URL = re.compile(r"https?://", re.IGNORECASE)
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """Return ``value`` if it is a whole number of at least ``least``. Raises OptionError."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < least:
+        raise OptionError(f"{name}={value!r}: expected a whole number, {least} or more.")
+    return int(value)
 
 
 def is_null(value: Any) -> bool:

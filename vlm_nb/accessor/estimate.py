@@ -16,7 +16,7 @@ from ..batch import Run, known_rows
 from ..errors import VLMError
 from ..results import Outcome
 from .call import Call
-from .columns import is_null
+from .columns import is_null, whole
 from .questions import PromptOf
 from .table import job_of
 
@@ -69,6 +69,7 @@ class Estimate:
 
 def estimate(images: pd.Series[Any], prompt: PromptOf, call: Call, count: int) -> Estimate:
     """Look up a sample of the rows in the ledger, then measure ``count`` of those that are not there."""
+    count = whole("rows", count, 0)
     rows = [row for row, cell in enumerate(images) if not is_null(cell)]
     sample = spread(rows, _LOOKED_UP)
     jobs = {row: job_of(call, images.iloc[row], prompt, row) for row in sample}
@@ -98,8 +99,8 @@ def _measure(call: Call, jobs: Sequence[Job | VLMError]) -> tuple[list[Outcome],
 
 def spread(rows: Sequence[int], count: int) -> list[int]:
     """At most ``count`` of ``rows``, evenly from first to last."""
-    if len(rows) <= count:
-        return list(rows)
+    if len(rows) <= count or not count:
+        return list(rows[:count])
     step = (len(rows) - 1) / max(1, count - 1)
     return [rows[round(place * step)] for place in range(count)]
 

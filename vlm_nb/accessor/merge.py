@@ -67,6 +67,7 @@ def with_retried(
             merged.values[column.name][row] = answers.values[column.name][place]
         merged.errors[row] = answers.errors[place]
     merged.counts.rows = len(frame)
+    merged.counts.runaway += noted(frame)["calls"].get(call.name, {}).get("runaway", 0)
     merged.counts.failed = sum(1 for _ in merged.failures())
     return with_answers(frame, call, merged, image)
 

@@ -11,7 +11,7 @@ from ..errors import SourceError, VLMError
 from ..results import Prediction
 from ..sources import load_sized
 from .boxes import file_name, grounding_name, phrases_of, status_of
-from .columns import is_null
+from .columns import is_null, whole
 from .merge import noted
 from .table import NO_IMAGE
 
@@ -36,6 +36,7 @@ def cards(
     frame: pd.DataFrame, images: pd.Series[Any], count: int, name: str | None
 ) -> list[Prediction | VLMError]:
     """One card for each of the first ``count`` rows: image, text, boxes, or the error of the answer shown."""
+    count = whole("count", count, 0)
     calls = noted(frame)["calls"]
     shown = [name] if name is not None else list(calls)
     texts = [n for n in shown if n in frame.columns and calls.get(n, {}).get("task") in ("caption", "ask")]

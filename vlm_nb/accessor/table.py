@@ -100,7 +100,19 @@ def answer_rows(images: pd.Series[Any], prompt: PromptOf, call: Call) -> Answers
                 _keep(answers, call, rows.row_of[position], outcome)
             _interrupted(answers, images)
     answers.counts = run.counts
+    if run.counts.runaway:
+        _runaway(run.counts.runaway, len(images))
     return answers
+
+
+def _runaway(count: int, rows: int) -> None:
+    """Say that answers were cut; the rows are answered, but with half of the text a repeat."""
+    warnings.warn(
+        f"{count:,} of {rows:,} answers repeated themselves without end and were cut; repetition_penalty=1.1"
+        " often helps, cut_repeats=False lets them run on.",
+        UserWarning,
+        stacklevel=5,
+    )
 
 
 def _keep(answers: Answers, call: Call, row: int, outcome: Outcome) -> None:

@@ -146,6 +146,8 @@ def run_jsonl(answerer: Answerer, path: str | os.PathLike[str], make: MakeJob, *
     checked = RunOptions.checked(options)
     if not checked.output:
         raise OptionError('run_jsonl needs output="answers.jsonl".')
+    if not isinstance(path, str | os.PathLike):
+        raise OptionError(f"{path!r}: expected the name of a JSONL file.")
     source = Path(path).expanduser()
     check_apart(source, Path(checked.output).expanduser())
     conversations = Conversations(source, make)

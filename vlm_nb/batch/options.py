@@ -41,7 +41,13 @@ class RunOptions:
         for key in options:
             if key not in names:
                 raise unknown_option("run option", key, names)
-        return cls(**options)
+        for key in ("verify", "reuse_sampled", "show_progress"):
+            if not isinstance(options.get(key), bool | None):
+                raise OptionError(f"{key}={options[key]!r}: expected True or False.")
+        made = cls(**options)
+        _check_output(made.output)
+        ledger_path(made.ledger)
+        return made
 
     @property
     def progress(self) -> bool:
@@ -54,6 +60,15 @@ class RunOptions:
         return ledger_path(self.ledger)
 
 
+def _check_output(output: Any) -> None:
+    if output is None:
+        return
+    if not isinstance(output, (str, os.PathLike)) or not os.fspath(output) or "\0" in os.fspath(output):
+        raise OptionError(f"output={output!r}: expected the name of a JSONL file.")
+    if Path(output).expanduser().is_dir():
+        raise OptionError(f"output={os.fspath(output)!r} is a folder; give the name of a JSONL file in it.")
+
+
 def ledger_path(asked: str | os.PathLike[str] | bool | None = None) -> Path | None:
     """The file that ``ledger=asked`` means: keyword, setting, or the user's cache folder; None is off."""
     chosen = config.settings().ledger if asked is None or asked is True else asked
@@ -63,6 +78,8 @@ def ledger_path(asked: str | os.PathLike[str] | bool | None = None) -> Path | No
         return config.cache_folder() / "ledger.sqlite3"
     if not isinstance(chosen, (str, os.PathLike)):
         raise OptionError(f'ledger={asked!r}: expected a file name, "off", False or None.')
+    if "\0" in os.fspath(chosen):
+        raise OptionError(f"ledger={asked!r} cannot be a file name.")
     return Path(chosen).expanduser()
 
 

@@ -35,8 +35,11 @@ class OutputFile:
         self._line = line
         self._offsets: dict[bytes, int] = {}
         self._rows: set[tuple[int, bytes]] = set()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a+b")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a+b")
+        except OSError as error:
+            raise OptionError(f"output={str(path)!r} cannot be written: {error.strerror}.") from None
         try:
             self._scan()
         except BaseException:
@@ -73,7 +76,7 @@ class OutputFile:
         self._file.seek(0)
         offset = 0
         for raw in self._file:
-            if not raw.endswith(b"\n") and _read(raw) is None:
+            if not raw.endswith(b"\n") and raw.startswith(b"{") and _read(raw) is None:
                 self._file.truncate(offset)
                 return
             self._take(raw, offset)

@@ -45,11 +45,15 @@ class Found:
 
 @dataclass(slots=True)
 class Counts:
-    """How far a run is: finished rows, those answered without the model, and failed ones."""
+    """How far a run is: finished rows, those answered without the model, failed and runaway ones.
+
+    A runaway answer repeated itself without end and was cut.
+    """
 
     rows: int = 0
     hits: int = 0
     failed: int = 0
+    runaway: int = 0
 
 
 class Pipeline:
@@ -256,6 +260,7 @@ class Pipeline:
         self.counts.failed += outcome.error is not None
         label = row.job.label
         result, error = outcome
+        self.counts.runaway += result is not None and result.usage.finish_reason == "runaway"
         if result is not None and (result.index != row.position or result.source != label):
             outcome = Outcome(dataclasses.replace(result, source=label, index=row.position), None)
         elif error is not None:

@@ -69,10 +69,11 @@ def summary(counts: Counts, total: int | None, seconds: float) -> str:
 
 
 def notes(counts: Counts) -> str:
-    """What failed and what was known, where there is any."""
+    """What was known, what failed and what was cut, where there is any."""
     known = f"{counts.hits:,} already known" if counts.hits else ""
     failed = f"{counts.failed:,} failed" if counts.failed else ""
-    return ", ".join(part for part in (known, failed) if part)
+    cut = f"{counts.runaway:,} repeated themselves and were cut" if counts.runaway else ""
+    return ", ".join(part for part in (known, failed, cut) if part)
 
 
 def _bar(total: int | None) -> Any:

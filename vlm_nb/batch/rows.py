@@ -6,12 +6,12 @@ import dataclasses
 import functools
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .. import sources
-from ..asking import Job, Task
+from ..asking import Job, Task, checked_text
 from ..errors import PromptError, SourceError, SourceNotFound, VLMError
 
 _TEMPLATES = 256
@@ -38,7 +38,7 @@ class JobMaker:
         if isinstance(item, VLMError):
             return item
         try:
-            return dataclasses.replace(self.template(prompt), sources=(item,))
+            return dataclasses.replace(self.template(checked_text(prompt)), sources=(item,))
         except PromptError as error:
             error.source = item.label
             return error
@@ -56,6 +56,12 @@ class Expander:
 
     def __call__(self, value: Any) -> list[sources.Source | SourceError]:
         """Return what ``value`` stands for: one source, several for a folder, or an error."""
+        try:
+            return self._expanded(value)
+        except Exception as error:  # noqa: BLE001 - a value that cannot even be looked at is its row's error
+            return [SourceError(f"no image in {type(value).__name__}: {type(error).__name__}: {error}")]
+
+    def _expanded(self, value: Any) -> list[sources.Source | SourceError]:
         path = _plain_path(value)
         if path is None:
             return sources.expand(value, recursive=self._recursive)
@@ -104,6 +110,8 @@ def jobs_of(
     if prompts is None or isinstance(prompts, str):
         make.template(prompts)
         return map(make, items, itertools.repeat(prompts)), count
+    if not hasattr(prompts, "__len__") or isinstance(prompts, bytes | Mapping):
+        checked_text(prompts)
     listed = list(items)
     if len(prompts) != len(listed):
         raise PromptError(

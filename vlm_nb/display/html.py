@@ -100,7 +100,10 @@ def alt_text(prediction: Prediction) -> str:
 
 
 def hover_svg(layout: Layout, size: tuple[int, int], budget: int) -> str:
-    """Unseen rectangles over the picture whose titles name the phrases; the smallest lies on top."""
+    """Unseen rectangles over the picture whose titles name the phrases and say how sure the model was.
+
+    The smallest lies on top.
+    """
     width, height = size
     parts = [
         f'<svg aria-hidden="true" viewBox="0 0 {width} {height}" preserveAspectRatio="none" '
@@ -109,7 +112,8 @@ def hover_svg(layout: Layout, size: tuple[int, int], budget: int) -> str:
     room = budget
     for mark in layout.marks:
         x0, y0, x1, y1 = (round(value) for value in mark.rect)
-        title = escape(f"{mark.number} · {shorten(mark.phrase, 100)}")
+        sure = "" if mark.confidence is None else f" · confidence {mark.confidence:.2f}"
+        title = escape(f"{mark.number} · {shorten(mark.phrase, 100)}{sure}")
         rect = (
             f'<rect x="{x0}" y="{y0}" width="{x1 - x0}" height="{y1 - y0}" fill="none" '
             f'pointer-events="all" color="{mark.style.colour}"><title>{title}</title></rect>'
@@ -187,7 +191,7 @@ def legend_html(phrases: Sequence[GroundedPhrase], numbered: bool, budget: int =
         numbers.setdefault(phrase.phrase, []).append(number)
     chips: list[str] = []
     for text, style in phrase_styles(phrases).items():
-        chip = _chip(text, style, numbers[text], numbered)
+        chip = _chip(text, style, numbers[text], numbered, confidence_range(phrases, numbers[text]))
         budget -= saved_size(chip)
         if budget < 0:
             chips.append(f'<span class="vlm-nb-more">and {len(numbers) - len(chips):,} more phrases</span>')
@@ -199,12 +203,20 @@ def legend_html(phrases: Sequence[GroundedPhrase], numbered: bool, budget: int =
     return f'<div class="vlm-nb-list" role="list"{reach}>{"".join(chips)}</div>' if chips else ""
 
 
-def _chip(text: str, style: Style, numbers: Sequence[int], numbered: bool) -> str:
+def confidence_range(phrases: Sequence[GroundedPhrase], numbers: Sequence[int]) -> str:
+    """The confidence of the boxes with these numbers, as "confidence 0.27–0.35"; "" where none is known."""
+    known = [phrases[number - 1].confidence for number in numbers]
+    texts = sorted({f"{value:.2f}" for value in known if value is not None})
+    return f"confidence {'–'.join(dict.fromkeys((texts[0], texts[-1])))}" if texts else ""
+
+
+def _chip(text: str, style: Style, numbers: Sequence[int], numbered: bool, sure: str) -> str:
     dash = ' class="vlm-nb-dash"' if style.dashed else ""
     count = spans(numbers) if numbered else f"×{len(numbers)}" if len(numbers) > 1 else ""
     tail = f"<small>{count}</small>" if count else ""
+    title = f' title="{sure}"' if sure else ""
     shown = escaped_within(text or "(no phrase)", 1_500, ".grounded_phrases")
     return (
-        f'<span class="vlm-nb-chip" role="listitem"><i{dash} style="background:{style.colour}"></i>'
+        f'<span class="vlm-nb-chip" role="listitem"{title}><i{dash} style="background:{style.colour}"></i>'
         f"<bdi>{shown}</bdi>{tail}</span>"
     )

@@ -9,7 +9,7 @@ label leaves the image or crosses another; one that fits nowhere is left out (th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .glyphs import brief
@@ -57,6 +57,7 @@ class Mark:
     point: tuple[float, float] | None
     label: str
     label_rect: Rect | None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +121,11 @@ def _mark(number: int, phrase: GroundedPhrase, style: Style, size: tuple[int, in
     point = phrase.point or ((x0, y0) if (x0, y0) == (x1, y1) else None)
     if point is None:
         rect = _box((x0 * width, y0 * height, x1 * width, y1 * height), size, scale)
-        return Mark(number, phrase.phrase, style, rect, None, "", None)
+        return Mark(number, phrase.phrase, style, rect, None, "", None, phrase.confidence)
     x, y = point[0] * width, point[1] * height
     radius = POINT_RADIUS * scale
     around = (max(0.0, x - radius), max(0.0, y - radius), min(width, x + radius), min(height, y + radius))
-    return Mark(number, phrase.phrase, style, around, (x, y), "", None)
+    return Mark(number, phrase.phrase, style, around, (x, y), "", None, phrase.confidence)
 
 
 def _box(rect: Rect, size: tuple[int, int], scale: float) -> Rect:
@@ -153,7 +154,7 @@ def _placed(
         for spot in spots(mark.rect, measure(label), size, scale):
             if _inside(spot, size) and not any(_cross(spot, other) for other in taken):
                 taken.append(spot)
-                return Mark(mark.number, mark.phrase, mark.style, mark.rect, mark.point, label, spot)
+                return replace(mark, label=label, label_rect=spot)
     return mark
 
 

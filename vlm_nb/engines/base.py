@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -106,6 +106,13 @@ class Engine:
     def memory(self) -> MemoryReport | None:
         """The device's memory before, with and after the model, where the backend measures it."""
         return getattr(self._backend, "memory_report", None)
+
+    def prepare(
+        self, progress: Callable[[Progress], None], cancelled: threading.Event, room: Mapping[str, int]
+    ) -> Future[None]:
+        """Run ``Backend.prepare`` on the engine's thread; ``load`` goes on from there."""
+        self._loading = cancelled
+        return self.call(lambda: self._backend.prepare(progress, cancelled, room))
 
     def load(self, progress: Callable[[Progress], None], cancelled: threading.Event) -> Future[ModelInfo]:
         """Open the backend on the engine's thread, which also calls ``progress``; ``close`` cancels."""

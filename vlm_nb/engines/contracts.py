@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -78,8 +78,17 @@ class Backend(Protocol):
     def context(self) -> contextlib.AbstractContextManager[Any]:
         """Thread-wide state, such as ``torch.inference_mode()``."""
 
+    def prepare(
+        self, progress: Callable[[Progress], None], cancelled: threading.Event, room: Mapping[str, int]
+    ) -> None:
+        """Do what can fail and takes none of the model's memory: find, check, download.
+
+        ``room`` are the bytes by device that loaded models will have given back when ``open`` is called.
+        Raises as ``open`` does.
+        """
+
     def open(self, progress: Callable[[Progress], None], cancelled: threading.Event) -> ModelInfo:
-        """Load the model; raise a LoadError or Cancelled."""
+        """Load the model, prepared or not; raise a LoadError or Cancelled."""
 
     @property
     def slots(self) -> int:

@@ -16,7 +16,7 @@ import random
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,6 +31,7 @@ from .remote.failures import Failure, Unreadable, message_of, withheld
 from .remote.listing import ServedModel, chosen, fetch, info_of
 from .remote.options import check
 from .remote.presets import PRESETS, endpoint, vertex
+from .runaway import LoopWatch
 from .spec import LoadSpec
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class OpenAIBackend:
         self._client = Client(self._where, self._args)
         self._server = str(self._args.get("server", "openai"))
         self._offered: list[ServedModel] = []
+        self._info: ModelInfo | None = None
         self._names = dict(wire.NAMES)
         self._tasks: dict[Ticket, asyncio.Task[None]] = {}
         self._open_requests = 0
@@ -84,7 +86,9 @@ class OpenAIBackend:
         """Nothing to set up: the loop is made by ``open``."""
         return contextlib.nullcontext()
 
-    def open(self, progress: Callable[[Progress], None], cancelled: threading.Event) -> ModelInfo:
+    def prepare(
+        self, progress: Callable[[Progress], None], cancelled: threading.Event, room: Mapping[str, int]
+    ) -> None:
         """Ask the server for its models. Raises LoadError where it cannot be asked or lacks the model."""
         self._loop = asyncio.new_event_loop()
         self._loop.set_default_executor(self._encoders)
@@ -92,7 +96,14 @@ class OpenAIBackend:
         self._offered = self._waited(fetch(self._client), cancelled)
         served, self._server = chosen(self._spec.model, self._offered, self._args.get("server"))
         self.capabilities = self._abilities()
-        return info_of(self._spec, self._where.url, served, self._server)
+        self._info = info_of(self._spec, self._where.url, served, self._server)
+
+    def open(self, progress: Callable[[Progress], None], cancelled: threading.Event) -> ModelInfo:
+        """Nothing is loaded: return what the server told. Raises as ``prepare`` does."""
+        if self._info is None:
+            self.prepare(progress, cancelled, {})
+        assert self._info is not None  # noqa: S101 - just made
+        return self._info
 
     def _waited(self, work: Coroutine[Any, Any, T], cancelled: threading.Event) -> T:
         assert self._loop is not None  # noqa: S101 - open() made it
@@ -252,6 +263,7 @@ class OpenAIBackend:
     async def _stream(self, ticket: Ticket, keywords: dict[str, Any]) -> Completion:
         started, first = time.perf_counter(), None
         reading = wire.Reading()
+        watch = LoopWatch.of_text() if ticket.request.generation.cut_repeats else None
         stream = await self._client.api.chat.completions.create(
             model=self._spec.model, stream=True, **keywords
         )
@@ -261,6 +273,9 @@ class OpenAIBackend:
                 if reading.text:
                     first = first or time.perf_counter()
                     _deliver(ticket, reading.text)
+                if watch is not None and watch.sees_loop(reading.text):
+                    reading.ending = "runaway"
+                    break
         return _completion(ticket, reading, started, first)
 
 

@@ -58,6 +58,11 @@ class ScriptedBackend:
         """Nothing to set up."""
         return contextlib.nullcontext()
 
+    def prepare(
+        self, progress: Callable[[Progress], None], cancelled: threading.Event, room: Mapping[str, int]
+    ) -> None:
+        """Nothing to find."""
+
     def open(self, progress: Callable[[Progress], None], cancelled: threading.Event) -> ModelInfo:
         """Pretend to load for ``load_seconds``, reporting as a real load does."""
         seconds = float(self._args.get("load_seconds", 0))

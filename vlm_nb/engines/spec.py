@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import OptionError, unknown_option
+from ..request import GenerationConfig, settings_of
+from .keywords import check, plain
 
 QUANTIZATIONS = ("4bit", "8bit")
 SECRET_ARGS = ("default_headers", "default_query")
@@ -81,15 +83,19 @@ class LoadSpec:
     def from_keywords(cls, model: str, **keywords: Any) -> LoadSpec:
         """Check ``keywords`` and build the spec.
 
-        Raises OptionError for an unknown keyword (naming the nearest), a quantisation that is not one, or
-        two that disagree.
+        Raises OptionError for an unknown keyword or generation key (naming the nearest), a value of the wrong
+        kind, a quantisation that is not one, or two that disagree.
         """
         for key in keywords:
             if key not in cls.names() or key == "keep":
                 raise unknown_option("load keyword", key, cls.names())
+        keywords = plain(keywords)
+        check(keywords)
         keywords["quantization"] = _quantization(keywords)
-        keywords["generation"] = keywords.pop("generation_config", None) or {}
-        return cls(model=model, **keywords)
+        keywords["generation"] = generation = settings_of(keywords.pop("generation_config", None))
+        GenerationConfig().updated(generation)
+        unset = {name for name, value in keywords.items() if value is None}
+        return cls(model=model, **{name: keywords[name] for name in keywords if name not in unset})
 
     def identity(self) -> tuple[Any, ...]:
         """A comparable value: equal for two specs that load the same thing. Holds no key in clear."""

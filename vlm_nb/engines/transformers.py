@@ -10,22 +10,23 @@ import contextlib
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
 
 from ..errors import OptionError, unknown_option
 from .base import MODEL_GATE, Capabilities, MemoryReport, ModelInfo, Progress, Ticket, as_vlm_error
-from .hf import devices, gate
+from .hf import devices, gate, opening
 from .hf.batching import Row
 from .hf.constraint import Constraint, Grammars
 from .hf.decoding import TextStream
-from .hf.opening import Loaded, open_model
+from .hf.opening import Loaded
 from .hf.reuse import Reuse
 from .hf.sampling import Sampler
 from .hf.scheduler import Scheduler
 from .hf.static import StaticLoop
+from .runaway import LoopWatch
 from .spec import LoadSpec
 
 log = logging.getLogger("vlm_nb")
@@ -34,6 +35,11 @@ DEFAULT_SLOTS = {"cuda": 32, "mps": 8, "cpu": 16}
 REUSE_SHARE = 0.1
 REUSE_BYTES = 2 * 2**30
 OPTIONS = ("in_flight", "reuse")
+MEANINGLESS = (
+    *("base_url", "api_key", "max_concurrency", "error_threshold", "adjust_every", "allow_local_paths"),
+    *("image_quality", "tensor_parallel", "max_model_len", "gpu_memory_utilization", "replicas"),
+    *("gpus_per_replica", "address", "script", "compile"),
+)
 
 
 class TransformersBackend:
@@ -47,9 +53,15 @@ class TransformersBackend:
         for key in spec.engine_args:
             if key not in OPTIONS:
                 raise _unknown(key)
+        plain = LoadSpec(model=spec.model)
+        for name in MEANINGLESS:
+            if getattr(spec, name) != getattr(plain, name):
+                hint = '; for a server, add engine="openai"' if name in ("base_url", "api_key") else ""
+                raise OptionError(f'{name}= means nothing to engine="transformers"{hint}.')
         self.capabilities = Capabilities(beams=True, confidence=True, schema=True)
         self.memory_report: MemoryReport | None = None
         self._spec = spec
+        self._plan: opening.Plan | None = None
         self._loaded: Loaded | None = None
         self._loop: Scheduler | StaticLoop | None = None
         self._grammars: Grammars | None = None
@@ -58,9 +70,16 @@ class TransformersBackend:
         """Inference mode; it holds for the thread that enters it only."""
         return torch.inference_mode()
 
+    def prepare(
+        self, progress: Callable[[Progress], None], cancelled: threading.Event, room: Mapping[str, int]
+    ) -> None:
+        """Find, check and download; raises a LoadError, OutOfMemory, OptionError or Cancelled."""
+        self._plan = opening.plan(self._spec, progress, cancelled, room)
+
     def open(self, progress: Callable[[Progress], None], cancelled: threading.Event) -> ModelInfo:
         """Load the model; raises a LoadError, OutOfMemory, OptionError or Cancelled."""
-        loaded = open_model(self._spec, progress, cancelled)
+        plan, self._plan = self._plan or opening.plan(self._spec, progress, cancelled, {}), None
+        loaded = opening.load(plan, progress, cancelled)
         self._loaded, self.memory_report = loaded, loaded.memory
         refusal = gate.refusal(loaded.model) if self._spec.engine_args.get("in_flight", True) else "asked for"
         self._loop = self._static(refusal) if refusal else self._in_flight()
@@ -124,6 +143,7 @@ class TransformersBackend:
             limit=min(settings.max_new_tokens, room),
             eos=loaded.eos,
             image_token=loaded.encoder.image_token,
+            watch=LoopWatch.of_tokens(after=settings.min_new_tokens) if settings.cut_repeats else None,
         )
 
     def _constraint(self, ticket: Ticket) -> Constraint | None:

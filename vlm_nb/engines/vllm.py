@@ -13,13 +13,14 @@ import contextlib
 import itertools
 import os
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ..errors import CapabilityError, MissingDependency
 from ..request import ImageRef, Request
 from .base import Capabilities, ModelInfo, Progress, Ticket, raise_if_cancelled
 from .remote.listing import info_of
+from .runaway import LoopWatch
 from .spec import LoadSpec
 from .vllm_terms import as_dict, check, completion, engine_args, load_error, parameters, request_error
 
@@ -45,19 +46,28 @@ class VLLMBackend:
         self._spec = spec
         self._engine: Any = None
         self._tickets: dict[str, Ticket] = {}
+        self._watches: dict[str, LoopWatch] = {}
         self._numbers = itertools.count()
 
     def context(self) -> contextlib.AbstractContextManager[Any]:
         """Nothing to set up: the model runs in processes of vLLM."""
         return contextlib.nullcontext()
 
-    def open(self, progress: Callable[[Progress], None], cancelled: threading.Event) -> ModelInfo:
-        """Start vLLM; raises MissingDependency, OptionError, OutOfMemory or LoadError."""
+    def prepare(
+        self, progress: Callable[[Progress], None], cancelled: threading.Event, room: Mapping[str, int]
+    ) -> None:
+        """Raise MissingDependency where there is no vLLM; what else may fail, vLLM finds when it starts."""
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")  # it would print from its own threads
         try:
-            from vllm import EngineArgs, LLMEngine
+            import vllm  # noqa: F401 - only whether it is there
         except ImportError:
             raise MissingDependency(INSTALL) from None
+
+    def open(self, progress: Callable[[Progress], None], cancelled: threading.Event) -> ModelInfo:
+        """Start vLLM; raises MissingDependency, OptionError, OutOfMemory or LoadError."""
+        self.prepare(progress, cancelled, {})
+        from vllm import EngineArgs, LLMEngine
+
         progress(Progress(text="vLLM loads the model (it downloads, profiles and reserves memory by itself)"))
         try:
             self._engine = LLMEngine.from_engine_args(EngineArgs(**engine_args(self._spec)))
@@ -108,6 +118,10 @@ class VLLMBackend:
                 ticket.fail(request_error(error))
             else:
                 self._tickets[number] = ticket
+                if ticket.request.generation.cut_repeats:
+                    self._watches[number] = LoopWatch.of_tokens(
+                        after=ticket.request.generation.min_new_tokens
+                    )
 
     def _prompt(self, request: Request) -> dict[str, Any]:
         order = [part.index for m in request.messages for part in m.parts if isinstance(part, ImageRef)]
@@ -146,19 +160,28 @@ class VLLMBackend:
     def _take(self, output: Any, ticket: Ticket) -> None:
         answer = output.outputs[0]
         ticket.push(answer.text[len(ticket.text) :])
+        watch = self._watches.get(output.request_id)
         if output.finished:
-            del self._tickets[output.request_id]
+            self._forget(output.request_id)
             ticket.finish(completion(output, answer, ticket))
+        elif watch is not None and watch.sees_loop(answer.token_ids):
+            self.drop(ticket)
+            ticket.finish(completion(output, answer, ticket, reason="runaway"))
+
+    def _forget(self, number: str) -> None:
+        del self._tickets[number]
+        self._watches.pop(number, None)
 
     def drop(self, ticket: Ticket) -> None:
         """Abort the ticket's sequence."""
         for number in [number for number, one in self._tickets.items() if one is ticket]:
-            del self._tickets[number]
+            self._forget(number)
             self._engine.abort_request([number])
 
     def close(self) -> None:
         """End vLLM's processes: all their memory goes with them."""
         engine, self._engine = self._engine, None
         self._tickets.clear()
+        self._watches.clear()
         if engine is not None:
             engine.engine_core.shutdown()

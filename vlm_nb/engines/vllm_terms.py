@@ -99,8 +99,8 @@ def _structured(request: Request) -> Any:
 _ENDINGS: dict[str, FinishReason] = {"length": "length", "abort": "cancelled"}
 
 
-def completion(output: Any, answer: Any, ticket: Ticket) -> Completion:
-    """Read a finished ``RequestOutput``."""
+def completion(output: Any, answer: Any, ticket: Ticket, *, reason: FinishReason | None = None) -> Completion:
+    """Read a ``RequestOutput`` that is finished, or was cut for ``reason``."""
     chosen = [
         step[token]
         for token, step in zip(answer.token_ids, answer.logprobs or (), strict=False)
@@ -110,7 +110,7 @@ def completion(output: Any, answer: Any, ticket: Ticket) -> Completion:
         prompt_tokens=len(output.prompt_token_ids or ()),
         new_tokens=len(answer.token_ids),
         seconds=ticket.seconds,
-        finish_reason=_ENDINGS.get(answer.finish_reason or "", "stop"),
+        finish_reason=reason or _ENDINGS.get(answer.finish_reason or "", "stop"),
     )
     return Completion(
         text=ticket.text,

@@ -88,11 +88,13 @@ class Boxes:
     def _change(self, change: dict[str, Any]) -> Boxes:
         old = self._find(change.get("id"))
         first = old.original or (old.to_phrase() if old.source == "model" else None)
+        moved = change.get("bbox") is not None
         new = replace(
             old,
-            bbox=clipped(change["bbox"]) if change.get("bbox") is not None else old.bbox,
+            bbox=clipped(change["bbox"]) if moved else old.bbox,
             phrase=_phrase(change.get("phrase"), old.phrase),
             source="human",
+            confidence=None if moved else old.confidence,
             original=first,
         )
         return self._with(tuple(new if box is old else box for box in self.now))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -132,9 +133,17 @@ class Explorer(anywidget.AnyWidget):
         return to_frame([Outcome(prediction, None) for prediction in self.predictions])
 
     def to_html(self, path: str | Path) -> Path:
-        """Write all answers, with images and boxes, as one page that needs nothing else; return its path."""
+        """Write all answers, with images and boxes, as one page that needs nothing else; return its path.
+
+        Raises OptionError for a file that cannot be written.
+        """
+        if not isinstance(path, (str, os.PathLike)):
+            raise OptionError(f"{path!r}: expected the name of an HTML file.")
         target = Path(path).expanduser()
-        target.write_text(keeping.to_html(self.predictions), encoding="utf-8")
+        try:
+            target.write_text(keeping.to_html(self.predictions), encoding="utf-8")
+        except OSError as error:
+            raise OptionError(f"{str(target)!r} cannot be written: {error.strerror}.") from None
         return target
 
     def close(self) -> None:

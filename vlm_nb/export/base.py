@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import SourceError
+from ..errors import OptionError, SourceError
 from ..request import Size
 from ..results import BBox, GroundedPhrase, Outcome
 from ..sources import load_sized
@@ -81,10 +81,39 @@ def corners(bbox: BBox, size: Size) -> BBox:
     return bbox[0] * size[0], bbox[1] * size[1], bbox[2] * size[0], bbox[3] * size[1]
 
 
+def target_file(path: Place) -> Path:
+    """Return the file to write, its folder made. Raises OptionError where it cannot be one."""
+    target = _target(path, "a file name")
+    if target.is_dir():
+        raise OptionError(f"{os.fspath(path)!r} is a folder; give the name of a file in it.")
+    return _with_folder(target, target.parent)
+
+
+def target_folder(path: Place, *parts: str) -> Path:
+    """Return the folder to write into, with ``parts`` made in it. Raises OptionError where that fails."""
+    target = _target(path, "the name of a folder")
+    for part in parts:
+        _with_folder(target, target / part)
+    return target
+
+
+def _target(path: Any, wanted: str) -> Path:
+    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+        raise OptionError(f"{path!r}: expected {wanted}.")
+    return Path(path).expanduser()
+
+
+def _with_folder(target: Path, folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(f"{str(folder)!r} cannot be made: {error.strerror}.") from None
+    return target
+
+
 def write_json(content: Any, path: Place) -> None:
     """Write ``content`` as JSON; the file is complete or not there."""
-    target = Path(path).expanduser()
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target = target_file(path)
     partial = target.with_name(target.name + ".part")
     partial.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     partial.replace(target)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
 
-from .base import LabelledImage, Place
+from .base import LabelledImage, Place, target_file
 
 
 def to_jsonl(images: Iterable[LabelledImage], path: Place) -> int:
@@ -16,8 +15,7 @@ def to_jsonl(images: Iterable[LabelledImage], path: Place) -> int:
     captions and answers by name, and ``boxes`` (null where no grounding succeeded): dicts with ``phrase`` and
     ``bbox`` = [x_min, y_min, x_max, y_max] in 0..1 of the upright original image.
     """
-    target = Path(path).expanduser()
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target = target_file(path)
     count = 0
     with target.open("w", encoding="utf-8") as stream:
         for image in images:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import SourceError
 from ..sources import image_suffixes, load
-from .base import LabelledImage, Place, class_names, labelled_only
+from .base import LabelledImage, Place, class_names, labelled_only, target_folder
 
 _ORIENTATION = 0x0112
 
@@ -21,12 +21,10 @@ def to_yolo(images: Iterable[LabelledImage], folder: Place, *, copy_images: bool
     copied as they are; turned photos, URLs, bytes and images in memory become upright PNGs. An image with
     nothing found gets an empty label file, a row whose grounding failed none.
     """
-    target = Path(folder).expanduser()
+    target = target_folder(folder, "images", "labels")
     kept = labelled_only(images, "YOLO")
     names = class_names(kept)
     numbers = {name: number for number, name in enumerate(names)}
-    for part in ("images", "labels"):
-        (target / part).mkdir(parents=True, exist_ok=True)
     taken: set[str] = set()
     for image in kept:
         stem = _stem(image, taken)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import unknown_option
+from ..errors import OptionError, unknown_option
 from ..grounding import FORMATS
 from .base import Family, ImageLimits
 from .by_server import GEMINI, KIMI_VL, MOONDREAM, NVILA, YI_VL
@@ -77,6 +77,8 @@ def known_family(model_type: str) -> Family:
     for family in _KNOWN.values():
         for key in (family.name, *family.model_types):
             known.setdefault(key, family)
+    if not isinstance(model_type, str):
+        raise OptionError(f"model_type={model_type!r}: expected a text such as 'qwen2_5_vl'.")
     if model_type not in known:
         raise unknown_option("model type", model_type, known)
     return known[model_type]

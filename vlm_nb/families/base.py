@@ -66,6 +66,10 @@ class Family:
         """
         return self.processor_kwargs.get("do_resize") is False
 
+    def processor_options(self, limits: ImageLimits | None = None) -> Mapping[str, Any]:
+        """Return what the processor is told about an image that was prepared within ``limits``."""
+        return self.processor_kwargs
+
     def frame_for(self, size: Size, limits: ImageLimits | None = None) -> Frame:
         """Return where an original image of ``size`` (width, height) will lie in what the model sees."""
         return self.geometry.frame(size, self.merged_limits(limits))

@@ -23,4 +23,5 @@ FLORENCE2 = Family(
     processor_kwargs={"do_resize": False, "do_center_crop": False},
     chat=False,
     multi_image=False,
+    version=2,
 )

@@ -69,6 +69,25 @@ class Shrink:
 
 
 @dataclass(frozen=True, slots=True)
+class Tiles(Shrink):
+    """For processors that cut any image into tiles of one size: ``max_pixels`` bounds those, too.
+
+    ``tile`` is (width, height) of a tile where the checkpoint does not say.
+    """
+
+    tile: Size = (448, 448)
+
+    def checkpoint(self, found: ImageLimits) -> ImageLimits:
+        """Return the area of all tiles, and the size of one."""
+        return ImageLimits(max_pixels=found.max_pixels, size=found.size)
+
+    def most(self, limits: ImageLimits) -> int | None:
+        """Return how many tiles ``max_pixels`` allows; one always."""
+        wide, high = limits.size or self.tile
+        return None if limits.max_pixels is None else max(1, limits.max_pixels // (wide * high))
+
+
+@dataclass(frozen=True, slots=True)
 class SmartResize:
     """Qwen's resize: both sides multiples of ``patch``, area within limits, ratio kept as far as possible.
 

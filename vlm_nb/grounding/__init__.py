@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from ..errors import OptionError, unknown_option
 from ..results import Frame, GroundedPhrase, GroundingStatus
-from .answer import says_none, split_thinking, without_cuts
-from .base import MAX_BOXES, Format, Mark, Reading, Space, to_mark, to_phrase
+from .answer import Part, part_of, says_none, split_thinking, without_cuts
+from .base import MAX_BOXES, Format, Mark, Reading, Space, Span, to_mark, to_phrase
 from .formats import FORMATS
 from .guess import guess
 
@@ -39,7 +40,9 @@ class Grounding:
     ``grounded_phrases`` have boxes (x_min, y_min, x_max, y_max) in 0..1 of the upright original image;
     ``caption`` is the text without markup; ``thinking`` the split-off reasoning; ``notes`` say what was cut
     or guessed. ``grounding`` is "found", "none" (the text says that nothing is there), "unparsed" (asked for
-    or marked up, and nothing readable) or None (neither asked for nor marked up).
+    or marked up, and nothing readable) or None (neither asked for nor marked up). ``spans`` has, for each
+    phrase, where its numbers stand in the text: one (start, end) in characters, and one more for each exact
+    repeat; none where that is not known.
     """
 
     grounding: GroundingStatus | None
@@ -47,6 +50,7 @@ class Grounding:
     caption: str = ""
     thinking: str | None = None
     notes: tuple[str, ...] = ()
+    spans: tuple[tuple[Span, ...], ...] = ()
 
 
 def register(format: Format) -> Format:
@@ -69,16 +73,21 @@ def parse(text: str, format: str | None, *, frames: Sequence[Frame], asked: bool
     """
     if not isinstance(text, str):
         raise OptionError(f"text must be a str, not {type(text).__name__}: pass the model's answer.")
-    thinking, answer, thought_cut = split_thinking(text)
-    spec, notes = _format(format, answer, frames, asked)
-    for special in spec.specials:
-        answer = answer.replace(special, "")
-    reading = spec.read(answer, asked)
-    phrases, placing_notes = _place(reading, spec, frames)
+    thinking, within, thought_cut = split_thinking(text)
+    spec, notes = _format(format, text[slice(*within)], frames, asked)
+    answer = part_of(text, within, spec.specials)
+    reading = spec.read(answer.text, asked)
+    placed, placing_notes = _place(reading, spec, frames)
+    phrases = tuple(placed)
     notes += placing_notes + _reading_notes(reading, phrases, thought_cut)
-    status = _status(reading, phrases, answer, spec, asked)
-    caption = without_cuts(answer, () if status == "unparsed" else reading.cuts)
-    return Grounding(status, phrases, caption, thinking, tuple(notes))
+    status = _status(reading, phrases, answer.text, spec, asked)
+    caption = without_cuts(answer.text, () if status == "unparsed" else reading.cuts)
+    spans = tuple(_spans(marks, answer) for marks in placed.values())
+    return Grounding(status, phrases, caption, thinking, tuple(notes), spans)
+
+
+def _spans(marks: Sequence[Mark], answer: Part) -> tuple[Span, ...]:
+    return tuple(answer.span_in_whole(mark.span) for mark in marks if mark.span is not None)
 
 
 def write(phrases: Sequence[GroundedPhrase], format: str, *, frames: Sequence[Frame]) -> str:
@@ -108,9 +117,9 @@ def _format(
 
 def _place(
     reading: Reading, spec: Format, frames: Sequence[Frame]
-) -> tuple[tuple[GroundedPhrase, ...], list[str]]:
+) -> tuple[dict[GroundedPhrase, list[Mark]], list[str]]:
     """Map marks to phrases: at most MAX_BOXES, exact repeats once, absurd ones not at all."""
-    placed: dict[GroundedPhrase, None] = {}
+    placed: dict[GroundedPhrase, list[Mark]] = {}
     repeats = 0
     for mark in reading.marks:
         phrase = _place_one(mark, spec, frames)
@@ -118,12 +127,13 @@ def _place(
             reading.refused += 1
         elif phrase in placed:
             repeats += 1
+            placed[phrase].append(mark)
         else:
-            placed[phrase] = None
+            placed[phrase] = [mark]
     notes = [f"{repeats} exact repeats of a box were dropped"] if repeats else []
     if len(reading.marks) > MAX_BOXES:
         notes.append(f"a runaway answer: cut after {MAX_BOXES} boxes")
-    return tuple(placed)[:MAX_BOXES], notes
+    return dict(islice(placed.items(), MAX_BOXES)), notes
 
 
 def _place_one(mark: Mark, spec: Format, frames: Sequence[Frame]) -> GroundedPhrase | None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from .base import Span
 from .strings import numbers_in
 
 _THOUGHTS = (("<think>", "</think>"), ("<thinking>", "</thinking>"), ("◁think▷", "◁/think▷"))
-_ANSWER = re.compile(r"</?answer>")
+_ANSWER = ("<answer>", "</answer>")
 
 _SEEN = "found detected visible present seen shown located depicted identified here".replace(" ", "|")
 _PICTURE = "(?:image|picture|photo|scene)"
@@ -31,21 +34,48 @@ _NONE_LIMIT = 300
 _FENCES = ("```", "```json", "```xml")
 
 
-def split_thinking(text: str) -> tuple[str | None, str, bool]:
-    """Return (thinking, answer, cut): the reasoning before the answer, and whether it never ended.
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is left of a text. ``pieces`` are (position here, position in the whole text), in order."""
+
+    text: str
+    pieces: tuple[tuple[int, int], ...] = ((0, 0),)
+
+    def span_in_whole(self, span: Span) -> Span:
+        """Return the place in the whole text of the characters at ``span``."""
+        return self._position(span[0]), self._position(span[1] - 1) + 1
+
+    def _position(self, at: int) -> int:
+        here, there = self.pieces[bisect_right(self.pieces, at, key=lambda piece: piece[0]) - 1]
+        return there + at - here
+
+
+def part_of(text: str, within: Span, specials: Sequence[str]) -> Part:
+    """Return the text at ``within``, without ``<answer>`` tags and without ``specials``."""
+    start, end = within
+    pieces, kept, length = [], [], 0
+    for match in re.finditer("|".join(map(re.escape, (*_ANSWER, *specials))), text[start:end]):
+        pieces.append((length, start))
+        kept.append(text[start : within[0] + match.start()])
+        length += len(kept[-1])
+        start = within[0] + match.end()
+    return Part("".join([*kept, text[start:end]]), (*pieces, (length, start)))
+
+
+def split_thinking(text: str) -> tuple[str | None, Span, bool]:
+    """Return (thinking, where the answer stands, cut): the reasoning before it, and whether that never ended.
 
     A closing tag without an opening one counts (chat templates put the opening one into the prompt).
-    ``<answer>`` tags are dropped.
     """
     for opening, closing in _THOUGHTS:
         end = text.find(closing)
         begin = text.find(opening)
         if end >= 0:
             head = text[:end].replace(opening, "")
-            return head.strip(), _ANSWER.sub("", text[end + len(closing) :]), False
+            return head.strip(), (end + len(closing), len(text)), False
         if begin >= 0:
-            return text[begin + len(opening) :].strip(), text[:begin], True
-    return None, _ANSWER.sub("", text) if "answer>" in text else text, False
+            return text[begin + len(opening) :].strip(), (0, begin), True
+    return None, (0, len(text)), False
 
 
 def says_none(answer: str) -> bool:

@@ -13,6 +13,8 @@ MAX_BOXES = 2_000
 """More than this from one answer is a runaway: the rest is cut and the notes say so."""
 MAX_PHRASE = 500
 """Characters kept of a phrase."""
+Span = tuple[int, int]
+"""Start and end, in characters of a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,7 @@ class Mark:
     """A place as the text gives it: four numbers (a box) or two (a point), in the text's order and unit.
 
     ``named`` numbers came with names (``x_min``, …), so they stand in x, y order whatever the format's is.
+    ``span`` is where the numbers stand in the text that was read: (start, end), None where that is not known.
     """
 
     phrase: str
@@ -27,6 +30,7 @@ class Mark:
     image_index: int = 0
     confidence: float | None = None
     named: bool = False
+    span: Span | None = None
 
 
 @dataclass(slots=True)

@@ -134,7 +134,8 @@ _ALL = (
         writer=write_florence,
         empty_is_none=True,
         specials=_BOS_EOS,
-        source="huggingface/transformers, models/florence2/processing_florence2.py: bin centres",
+        source="huggingface/transformers, models/florence2/processing_florence2.py: bin centres; "
+        "text regions are four corners, read as the box around them",
         sign=re.compile(r"<loc_[0-9]{1,4}>"),
     ),
     Format(

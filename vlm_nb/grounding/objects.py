@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
-from .base import Mark, Reading
+from .base import Mark, Reading, Span
 from .scan import Found, Root, Value, scan
-from .strings import numbers_in
+from .strings import NUMBER, number, numbers_in
 
 BOX_KEYS = ("bbox_2d", "box_2d", "bbox", "bounding_box", "boundingbox")
 """Keys that mark a box wherever they stand."""
@@ -31,6 +33,9 @@ LABEL_KEYS = (
 )
 LIST_KEYS = ("objects", "detections", "results", "items", "annotations", "output", "data", "answer")
 SCORE_KEYS = ("confidence", "score")
+MAX_LOOK = 64
+"""Numbers of an object that are looked at to find where its next place stands."""
+_FREE_NUMBER = re.compile(rf"(?<![\w.]){NUMBER}")
 _FENCE_BEFORE = re.compile(r"`{3}[ \t]*\w{0,16}\s{0,8}\Z")
 _FENCE_AFTER = re.compile(r"\s{0,8}`{3}")
 _BULLET = re.compile(r"^[\s>*#-]*(?:[0-9]{1,3}[.)])?[\s*_`\"']*")
@@ -46,10 +51,28 @@ def read_objects(text: str, asked: bool) -> Reading:
         if isinstance(found, Root):
             _end_root(text, found, reading, asked, before)
         elif isinstance(found.value, dict):
-            _read_object(found, found.value, reading, asked)
+            _read_object(_Places(text, found), found.value, reading, asked)
         elif asked:
-            _read_list(text, found.start, found.value, reading, before)
+            _read_list(text, found, found.value, reading, before)
     return reading
+
+
+class _Places:
+    """Finds where in an object its places stand: each after the one before, so that all take one pass."""
+
+    def __init__(self, text: str, found: Found) -> None:
+        self.key, self.inside = found.key, found.inside
+        self._numbers = _FREE_NUMBER.finditer(text, found.start, found.end)
+
+    def span(self, place: Sequence[float]) -> Span | None:
+        """Where the numbers of ``place`` follow one another (with nothing but words between them)."""
+        window: deque[re.Match[str]] = deque(maxlen=len(place))
+        for match in islice(self._numbers, MAX_LOOK):
+            window.append(match)
+            if [number(one.group()) for one in window] == list(place):
+                return window[0].start(), match.end()
+        self._numbers = iter(())
+        return None
 
 
 class _Progress:
@@ -88,7 +111,7 @@ def _with_fence(text: str, start: int, end: int) -> tuple[int, int]:
     return opening.start(), closing.end() if closing else end
 
 
-def _read_object(found: Found, value: dict[str, Value], reading: Reading, asked: bool) -> None:
+def _read_object(found: _Places, value: dict[str, Value], reading: Reading, asked: bool) -> None:
     if not value or (found.inside and found.key.lower() in BOX_KEYS + LOOSE_BOX_KEYS):
         return  # nothing in it, or the object around it reads it
     fields = {key.lower(): item for key, item in value.items()}
@@ -99,13 +122,13 @@ def _read_object(found: Found, value: dict[str, Value], reading: Reading, asked:
     for key in (*BOX_KEYS, *loose):
         if key in fields and not _holds_objects(fields[key]):
             known = True
-            _add_boxes(fields[key], 4, labels, score, reading, strict=key in BOX_KEYS)
+            _add_boxes(fields[key], 4, labels, score, reading, found, strict=key in BOX_KEYS)
     for key in (*POINT_KEYS, *(LOOSE_POINT_KEYS if asked else ())):
         if key in fields and not _holds_objects(fields[key]):
             known = True
-            _add_boxes(fields[key], 2, labels, score, reading, strict=key in POINT_KEYS)
-    if not known and not _add_corners(fields, labels, score, reading, asked) and asked:
-        _add_named(value, reading)
+            _add_boxes(fields[key], 2, labels, score, reading, found, strict=key in POINT_KEYS)
+    if not known and not _add_corners(fields, labels, score, reading, found, asked) and asked:
+        _add_named(value, reading, found)
 
 
 def _holds_objects(value: Value) -> bool:
@@ -113,7 +136,14 @@ def _holds_objects(value: Value) -> bool:
 
 
 def _add_boxes(
-    value: Value, size: int, labels: Sequence[str], score: float | None, reading: Reading, *, strict: bool
+    value: Value,
+    size: int,
+    labels: Sequence[str],
+    score: float | None,
+    reading: Reading,
+    found: _Places,
+    *,
+    strict: bool,
 ) -> None:
     places = list(places_in(value, size))
     if not places and isinstance(value, list) and not value:
@@ -121,7 +151,7 @@ def _add_boxes(
     elif not places and strict:
         reading.refuse()
     for index, place in enumerate(places):
-        _add(_nth(labels, index), place, score, reading)
+        _add(_nth(labels, index), place, score, reading, found.span(place))
 
 
 def _nth(labels: Sequence[str], index: int) -> str:
@@ -131,10 +161,16 @@ def _nth(labels: Sequence[str], index: int) -> str:
 
 
 def _add(
-    label: str, place: Sequence[float], score: float | None, reading: Reading, *, named: bool = False
+    label: str,
+    place: Sequence[float],
+    score: float | None,
+    reading: Reading,
+    span: Span | None,
+    *,
+    named: bool = False,
 ) -> None:
     if all(math.isfinite(v) for v in place):
-        reading.add(Mark(label, tuple(place), confidence=score, named=named))
+        reading.add(Mark(label, tuple(place), confidence=score, named=named, span=span))
     else:
         reading.refuse()
 
@@ -196,20 +232,25 @@ def _numbers(fields: dict[str, Value], names: Sequence[str]) -> list[float]:
 
 
 def _add_corners(
-    fields: dict[str, Value], labels: Sequence[str], score: float | None, reading: Reading, asked: bool
+    fields: dict[str, Value],
+    labels: Sequence[str],
+    score: float | None,
+    reading: Reading,
+    found: _Places,
+    asked: bool,
 ) -> bool:
     place = _corner_values(fields) or (_xy(fields) if asked else [])
     if place:
-        _add(labels[0] if labels else "", place, score, reading, named=True)
+        _add(labels[0] if labels else "", place, score, reading, found.span(place), named=True)
     return bool(place)
 
 
-def _add_named(fields: dict[str, Value], reading: Reading) -> None:
+def _add_named(fields: dict[str, Value], reading: Reading, found: _Places) -> None:
     """Read ``{"cat": [10, 20, 110, 120], …}``: phrases as keys."""
     for key, value in fields.items():
         listed = isinstance(value, list) and not _holds_objects(value)
         for place in places_in(value, 4) if listed else ():
-            _add(key, place, None, reading)
+            _add(key, place, None, reading, found.span(place))
 
 
 def _labels(fields: dict[str, Value], key: str) -> list[str]:
@@ -230,7 +271,7 @@ def _score(fields: dict[str, Value]) -> float | None:
     return None
 
 
-def _read_list(text: str, start: int, items: list[Value], reading: Reading, before: _Progress) -> None:
+def _read_list(text: str, found: Found, items: list[Value], reading: Reading, before: _Progress) -> None:
     """Read a free list of four numbers (asked only).
 
     Its phrase is what stands before it on the line; lists in one outer bracket share the first one's.
@@ -239,9 +280,9 @@ def _read_list(text: str, start: int, items: list[Value], reading: Reading, befo
     if len(numbers) != 4:
         return
     words = [item for item in items if isinstance(item, str)]
-    label = words[0] if words else phrase_before(text, start) or before.label
+    label = words[0] if words else phrase_before(text, found.start) or before.label
     before.label = label
-    _add(label, numbers, None, reading)
+    _add(label, numbers, None, reading, (found.start, found.end))
 
 
 def phrase_before(text: str, start: int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from .base import Mark, Reading
+from .base import Mark, Reading, Span
 from .writing import plain_number
 
 MAX_TAGS = 50_000
@@ -19,7 +19,10 @@ _COORD = re.compile(
 )
 _COORDS = re.compile(r"""coords\s{0,4}=\s{0,4}["']([^"']*)(["']|\Z)""")
 _ALT = re.compile(r"""\balt\s{0,4}=\s{0,4}(?:"([^"]*)"|'([^']*)')""")
-_SEPARATOR = re.compile(r"[\t;:,\n]")
+_GROUP = re.compile(r"[^\t;:,\n]+")
+_WORD = re.compile(r"\S+")
+Place = tuple[int, float, float, Span]
+"""Image index, x, y, and where x and y stand."""
 
 
 def read_points(text: str, asked: bool) -> Reading:
@@ -46,8 +49,9 @@ def _read_tag(text: str, tag: re.Match[str], reading: Reading) -> None:
     phrase = _phrase(text, tag.end(), attributes) if whole else _alt(attributes)
     coords = _COORDS.search(attributes)
     places = list(_coords_points(coords) if coords else _xy_points(attributes, whole))
-    for image, x, y in places:
-        reading.add(Mark(phrase, (x, y), image))
+    for image, x, y, (start, end) in places:
+        span = tag.start(1) + start, tag.start(1) + end
+        reading.add(Mark(phrase, (x, y), image, span=span))
     if not places and whole:
         reading.refuse()
 
@@ -65,36 +69,40 @@ def _alt(attributes: str) -> str:
     return (match.group(1) or match.group(2) or "") if match else ""
 
 
-def _xy_points(attributes: str, whole: bool) -> Iterator[tuple[int, float, float]]:
+def _xy_points(attributes: str, whole: bool) -> Iterator[Place]:
     """Yield the points of ``x="…" y="…"`` or ``x1="…" y1="…" x2=…``: an x with the y of the same number."""
-    waiting: dict[str, float] = {}
-    for axis, number, value in _COORD.findall(attributes + (" " if whole else "")):
+    waiting: dict[str, re.Match[str]] = {}
+    for match in _COORD.finditer(attributes + (" " if whole else "")):
+        axis, number, value = match.groups()
         if axis == "x":
-            waiting[number] = float(value)
+            waiting[number] = match
         elif number in waiting:
-            yield 0, waiting.pop(number), float(value)
+            x = waiting.pop(number)
+            yield 0, float(x.group(3)), float(value), (x.start(3), match.end(3))
 
 
-def _coords_points(coords: re.Match[str]) -> Iterator[tuple[int, float, float]]:
+def _coords_points(coords: re.Match[str]) -> Iterator[Place]:
     """Yield the points of a ``coords`` attribute; without its closing quote the last number may be cut."""
     listed, closed = coords.group(1), bool(coords.group(2))
-    return _image_points(listed if closed else listed.rpartition(" ")[0])
+    return _image_points(listed if closed else listed.rpartition(" ")[0], coords.start(1))
 
 
-def _image_points(coords: str) -> Iterator[tuple[int, float, float]]:
-    """Yield (image index, x, y) of ``image id x y id x y``, groups for several images split by ``;`` or tab.
+def _image_points(coords: str, offset: int) -> Iterator[Place]:
+    """Yield the points of ``image id x y id x y``, groups for several images split by ``;`` or tab.
 
     Coordinates have three digits or more (allenai/molmo2, olmo/preprocessing/point_formatter.py), so a short
     token before an id starts the next image's group where the separator was lost.
     """
-    for group in _SEPARATOR.split(coords):
-        tokens = group.split()
+    for group in _GROUP.finditer(coords):
+        found = list(_WORD.finditer(coords, *group.span()))
+        tokens = [match.group() for match in found]
         image, at = tokens[0] if tokens else "1", 1
         while at + 2 < len(tokens):
             if len(tokens[at + 1]) < 3 and at + 3 < len(tokens) and len(tokens[at + 2]) >= 3:
                 image, at = tokens[at], at + 1
             if _digits(image, 1) and _digits(tokens[at + 1], 3) and _digits(tokens[at + 2], 3):
-                yield int(image) - 1, float(tokens[at + 1]), float(tokens[at + 2])
+                span = offset + found[at + 1].start(), offset + found[at + 2].end()
+                yield int(image) - 1, float(tokens[at + 1]), float(tokens[at + 2]), span
             at += 3
 
 

@@ -10,7 +10,7 @@ NUMBER = r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
 _STRING_STOPS = {quote: re.compile(rf"[{quote}\\\n{{}}]") for quote in "\"'"}
 _AFTER_STRING = re.compile(r"""[ \t]*(?:[\r\n,:\])}]|\Z|["']\w+["'][ \t]*:)""")
 _LOST_QUOTE = re.compile(r"""\n|\}\s*(?:\Z|[\]}]|,\s*\{)|\{\s*["']""")
-_NUMBERS = re.compile(NUMBER)
+NUMBERS = re.compile(NUMBER)
 _WORD_END = re.compile(r"[,\n{}\[\]:]")
 
 
@@ -56,7 +56,7 @@ def number(token: str) -> float:
 def numbers_in(text: str, limit: int = 64) -> list[float]:
     """Return the first ``limit`` numbers that stand in ``text``, whatever is between them."""
     found = []
-    for match in _NUMBERS.finditer(text):
+    for match in NUMBERS.finditer(text):
         found.append(number(match.group()))
         if len(found) >= limit:
             break

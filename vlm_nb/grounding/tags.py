@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
 
-from .base import Mark, Reading, Writer
+from .base import Mark, Reading, Span, Writer
 from .objects import read_objects
-from .strings import numbers_in
+from .strings import NUMBERS, number, numbers_in
 from .writing import plain_number
 
 MAX_TAGS = 100_000
@@ -91,8 +93,8 @@ def _open_box(state: _State, kind: str, start: int, end: int) -> None:
 
 
 def _end_box(state: _State, content_end: int, end: int, *, closed: bool) -> None:
-    content = state.text[state.open_end : content_end]
     size = 2 if state.open_kind == "point" else 4
+    content = state.text[state.open_end : content_end]
     state.open_kind, state.used = "", True
     if _is_words(state, content):
         _not_a_place(state, content_end, end)
@@ -127,35 +129,46 @@ def _closed_part(content: str) -> str:
 
 def _add_places(state: _State, content: str, size: int) -> None:
     """Add the boxes in ``content``: groups of four, two pairs, or bare numbers; refuse what is neither."""
-    groups = [numbers_in(group) for group in _GROUP.findall(content)] or _bare(content, size)
+    groups = [_Group(numbers_in(m.group(1)), m.span()) for m in _GROUP.finditer(content)]
+    groups = groups or _bare(content, size)
     for group in _paired(groups) if size == 4 else groups:
-        if len(group) == size:
-            state.reading.add(Mark(state.label.strip(), tuple(group)))
+        if len(group.numbers) == size:
+            start, end = group.span
+            span = state.open_end + start, state.open_end + end
+            state.reading.add(Mark(state.label.strip(), tuple(group.numbers), span=span))
         else:
             state.reading.refuse()
     if not groups:
         state.reading.refuse()
 
 
-def _paired(groups: Sequence[list[float]]) -> list[list[float]]:
+class _Group(NamedTuple):
+    """Numbers that stand together, and where: (start, end) in the content of their tag."""
+
+    numbers: list[float]
+    span: Span
+
+
+def _paired(groups: Sequence[_Group]) -> list[_Group]:
     """Join each corner pair ``(a, b), (c, d)`` into one group of four; empty groups go."""
-    joined: list[list[float]] = []
+    joined: list[_Group] = []
     half = False
     for group in groups:
-        if half and len(group) == 2:
-            joined[-1] = joined[-1] + group
+        if half and len(group.numbers) == 2:
+            first = joined[-1]
+            joined[-1] = _Group(first.numbers + group.numbers, (first.span[0], group.span[1]))
             half = False
-        elif group:
+        elif group.numbers:
             joined.append(group)
-            half = len(group) == 2
+            half = len(group.numbers) == 2
     return joined
 
 
-def _bare(content: str, size: int) -> list[list[float]]:
-    numbers = numbers_in(content, limit=8_192)
-    if len(numbers) % size:
-        return [numbers]
-    return [numbers[i : i + size] for i in range(0, len(numbers), size)]
+def _bare(content: str, size: int) -> list[_Group]:
+    found = list(islice(NUMBERS.finditer(content), 8_192))
+    step = len(found) if len(found) % size else size
+    runs = [found[i : i + step] for i in range(0, len(found), step)]
+    return [_Group([number(m.group()) for m in run], (run[0].start(), run[-1].end())) for run in runs]
 
 
 def _finish(state: _State) -> None:
@@ -191,7 +204,8 @@ def read_pairs(text: str, asked: bool) -> Reading:
     for match in _PAIRS.finditer(text) if asked else ():
         start = max(done, match.start() - 200)
         label = text[start : match.start()].rpartition("\n")[2].strip(" \t:;,.-")
-        reading.add(Mark(label if len(label) <= 120 else "", tuple(numbers_in(match.group()))))
+        label = label if len(label) <= 120 else ""
+        reading.add(Mark(label, tuple(numbers_in(match.group())), span=match.span()))
         reading.cuts.append((match.start(), match.end(), ""))
         done = match.end()
     return reading

@@ -26,11 +26,11 @@ def read_paligemma(text: str, asked: bool) -> Reading:
     """Read runs of four location tokens, each followed by its phrase, up to the next ``;``."""
     reading = Reading()
     for match in _PALI.finditer(text):
-        values = _locations(match.group(1))
-        whole = len(values) % 4 == 0
+        found = list(_LOC.finditer(text, match.start(1), match.end(1)))
+        whole = len(found) % 4 == 0
         phrase = match.group(2).strip()
-        for i in range(0, len(values) - 3, 4) if whole else ():
-            reading.add(Mark(phrase, tuple(values[i : i + 4])))
+        for i in range(0, len(found), 4) if whole else ():
+            reading.add(_box(phrase, found[i : i + 4]))
         if not whole:
             _refuse_run(reading, match.end() == len(text))
         reading.cuts.append((match.start(), match.start(2), ""))
@@ -38,15 +38,18 @@ def read_paligemma(text: str, asked: bool) -> Reading:
 
 
 def read_florence(text: str, asked: bool) -> Reading:
-    """Read runs of location tokens in fours; the phrase stands before them."""
+    """Read runs of location tokens in fours, or of one quadrilateral; the phrase stands before them."""
     reading = Reading()
     done = 0
     for match in _FLORENCE.finditer(text):
-        values = _locations(match.group())
+        found = list(_LOC.finditer(text, *match.span()))
         phrase = text[max(done, match.start() - 500) : match.start()].strip(" ,;.\n")
-        for i in range(0, len(values) - 3, 4):
-            reading.add(Mark(phrase, tuple(values[i : i + 4])))
-        if len(values) % 4:
+        if _is_quadrilateral([float(m.group(1)) for m in found]):
+            reading.add(_extent(phrase, found))
+            found = []
+        for i in range(0, len(found) - 3, 4):
+            reading.add(_box(phrase, found[i : i + 4]))
+        if len(found) % 4:
             _refuse_run(reading, match.end() == len(text))
         done = match.end()
         joint = ", " if text[done : done + 1].isalnum() else ""
@@ -54,8 +57,26 @@ def read_florence(text: str, asked: bool) -> Reading:
     return _drop_cut_token(text, reading, _FLORENCE_CUT)
 
 
-def _locations(run: str) -> list[float]:
-    return [float(value) for value in _LOC.findall(run)]
+def _is_quadrilateral(values: Sequence[float]) -> bool:
+    """Tell the four corners of a text region (answers to OCR_WITH_REGION) from two boxes.
+
+    Opposite sides of a region run in opposite directions, so read as two boxes, one would lie backwards;
+    Florence-2 writes the corners of a box in order.
+    """
+    halves = (values[:4], values[4:])
+    return len(values) == 8 and any(x1 < x0 or y1 < y0 for x0, y0, x1, y1 in halves)
+
+
+def _extent(phrase: str, corners: Sequence[re.Match[str]]) -> Mark:
+    """The box around a quadrilateral."""
+    values = [float(match.group(1)) for match in corners]
+    xs, ys = values[0::2], values[1::2]
+    span = corners[0].start(), corners[-1].end()
+    return Mark(phrase, (min(xs), min(ys), max(xs), max(ys)), span=span)
+
+
+def _box(phrase: str, found: Sequence[re.Match[str]]) -> Mark:
+    return Mark(phrase, tuple(float(m.group(1)) for m in found), span=(found[0].start(), found[-1].end()))
 
 
 def _refuse_run(reading: Reading, at_end: bool) -> None:
@@ -77,7 +98,7 @@ def read_kosmos(text: str, asked: bool) -> Reading:
     """Read ``<phrase> a fire</phrase><object>…</object>``: pairs of grid cells, in cells of the image."""
     reading = Reading()
     phrase, phrase_start = "", -1
-    cells: list[int] = []
+    cells: list[re.Match[str]] = []
     for match in _KOSMOS.finditer(text):
         kind = match.lastgroup
         reading.cuts.append((match.start(), match.end(), ""))
@@ -88,7 +109,7 @@ def read_kosmos(text: str, asked: bool) -> Reading:
         elif kind == "object":
             reading.markup, cells = True, []
         elif kind == "patch":
-            cells = _add_cells(reading, phrase, [*cells, int(match.group("patch"))])
+            cells = _add_cells(reading, phrase, [*cells, match])
         elif cells:
             reading.refuse()
             cells = []
@@ -96,12 +117,14 @@ def read_kosmos(text: str, asked: bool) -> Reading:
     return _drop_cut_token(text, reading, _KOSMOS_CUT)
 
 
-def _add_cells(reading: Reading, phrase: str, cells: list[int]) -> list[int]:
+def _add_cells(reading: Reading, phrase: str, found: list[re.Match[str]]) -> list[re.Match[str]]:
     reading.markup = True
-    if len(cells) < 2:
-        return cells
-    if max(cells) < GRID * GRID:
-        reading.add(Mark(phrase, cells_to_box(*cells)))
+    if len(found) < 2:
+        return found
+    first, last = (int(match.group("patch")) for match in found)
+    if max(first, last) < GRID * GRID:
+        span = found[0].start(), found[1].end()
+        reading.add(Mark(phrase, cells_to_box(first, last), span=span))
     else:
         reading.refuse()
     return []

@@ -13,6 +13,7 @@ from .places import on_network
 
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 15.0
+TABLES = frozenset({"answers", "files", "runs"})
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -39,6 +40,7 @@ def set_up(db: sqlite3.Connection, path: Path) -> bool:
             f"{path} was written by a newer vlm_nb (format {version}, known is {SCHEMA_VERSION})."
         )
     if version == 0:
+        _refuse_another(db, path)
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
     mode = _journal(db, "DELETE" if on_network(path) else "WAL")
     db.execute("PRAGMA synchronous = NORMAL")
@@ -48,6 +50,13 @@ def set_up(db: sqlite3.Connection, path: Path) -> bool:
     else:
         db.execute("SELECT 1 FROM answers LIMIT 1").fetchone()
     return mode.lower() == "wal"
+
+
+def _refuse_another(db: sqlite3.Connection, path: Path) -> None:
+    """Raise LedgerError for a database of something else; one that another process is making is ours."""
+    tables = {str(row[0]) for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if other := sorted(tables - TABLES):
+        raise LedgerError(f"{path} is a database of something else (it holds {', '.join(other[:3])}).")
 
 
 def _journal(db: sqlite3.Connection, wanted: str) -> str:

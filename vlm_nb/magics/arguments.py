@@ -20,6 +20,16 @@ from .scope import Scope
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+
+def yes_or_no(word: str) -> bool:
+    """Read a switch that is on by default. Raises ArgumentTypeError."""
+    known = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+    try:
+        return known[word.lower()]
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"{word!r}: expected yes or no") from None
+
+
 GENERATION: dict[str, tuple[Callable[[str], Any] | None, str]] = {
     "max_new_tokens": (int, "longest answer, in tokens (512)"),
     "min_new_tokens": (int, "shortest answer, in tokens"),
@@ -30,6 +40,7 @@ GENERATION: dict[str, tuple[Callable[[str], Any] | None, str]] = {
     "repetition_penalty": (float, "above 1 discourages repetition"),
     "num_beams": (int, "beam search of this width"),
     "seed": (int, "makes sampling repeatable"),
+    "cut_repeats": (yes_or_no, "no: an answer that repeats itself without end is not cut (yes)"),
 }
 """Generation key → (type, help); a type of None is a switch."""
 

@@ -169,7 +169,8 @@ def _take_option(line: str, token: Token, flags: Mapping[str, bool], found: Line
 def unknown(kind: str, word: str, known: Iterable[str]) -> OptionError:
     """The error for an unknown option or command, naming the nearest, or all where none is near."""
     close = difflib.get_close_matches(word, known, n=2, cutoff=0.75)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"allowed are: {', '.join(sorted(known))}."
+    allowed = ", ".join(sorted(known)) or "none"
+    hint = f"did you mean {' or '.join(close)}?" if close else f"allowed are: {allowed}."
     return OptionError(f"unknown {kind} {word}; {hint}")
 
 

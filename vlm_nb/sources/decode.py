@@ -66,6 +66,8 @@ def load_sized(
     try:
         if one.kind in ("image", "array"):
             image = one.payload if one.kind == "image" else to_image(one.payload)
+            if 0 in image.size:
+                raise SourceError(f"an image without pixels ({image.width}×{image.height}).")
             upright = _decode(image)
             return LoadedImage(upright, upright.size)
         return _encoded(fetch(one, timeout=timeout, max_bytes=max_bytes), fit, max_pixels)

@@ -36,7 +36,10 @@ def expand(source: Any, *, recursive: bool = False) -> list[Item]:
     an existing file or folder wins over its name read as a glob. Duplicates stay. Raises nothing: errors
     are ``SourceError`` values whose ``index`` is their place in the returned list.
     """
-    items = list(_items(source, recursive))
+    try:
+        items = list(_items(source, recursive))
+    except RecursionError:
+        items = [SourceError("lists of images are nested too deeply, or hold themselves.")]
     for index, item in enumerate(items):
         if isinstance(item, SourceError):
             item.index = index
@@ -62,6 +65,8 @@ def _items(source: Any, recursive: bool) -> Iterator[Item]:
 
 def _is_listing(source: Any) -> bool:
     if isinstance(source, (str, bytes, bytearray, memoryview, os.PathLike, Mapping, Image.Image, Source)):
+        return False
+    if getattr(source, "shape", None) == ():  # a scalar of NumPy, which calls itself iterable
         return False
     return isinstance(source, Iterable) and not hasattr(source, "read") and not is_array(source)
 

@@ -149,7 +149,8 @@ def _near(path: Path) -> str:
         names = [entry.name for entry in os.scandir(path.parent or Path())]
     except OSError:
         return f" (its folder {path.parent} does not exist)." if _what(path.parent) == "missing" else "."
-    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.7)
+    others = [name for name in names if name != path.name]  # a link to nothing has its own name
+    close = difflib.get_close_matches(path.name, others, n=1, cutoff=0.7)
     return f"; did you mean {path.parent / close[0]}?" if close else "."
 
 

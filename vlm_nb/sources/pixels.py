@@ -58,7 +58,18 @@ def to_image(value: Any) -> Image.Image:
 
 
 def host_array(value: Any) -> Any:
-    """Return the ndarray of a tensor (fetched to the CPU) or of anything with ``__array__``."""
+    """Return the ndarray of a tensor (fetched to the CPU) or of anything with ``__array__``.
+
+    Raises SourceError for one whose numbers cannot be had (a sparse tensor, or one without data).
+    """
+    try:
+        return _host_array(value)
+    except Exception as error:  # noqa: BLE001 - array libraries raise anything
+        said = str(error).strip().splitlines() or [""]
+        raise SourceError(f"its numbers cannot be read ({type(error).__name__}: {said[0][:200]}).") from None
+
+
+def _host_array(value: Any) -> Any:
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         if "bfloat16" in str(value.dtype):
@@ -81,13 +92,15 @@ def _layout(array: Any, *, channels_first: bool) -> Any:
 
 
 def _to_uint8(array: Any) -> Any:
-    kind = str(array.dtype)
+    kind = array.dtype.name  # without the byte order
     if kind == "uint8":
         return array
     if kind == "bool":
         return array.astype("uint8") * 255
     if kind == "uint16":
         return (array / 257.0).round().astype("uint8")
+    if not kind.startswith(("float", "int", "uint")):
+        raise SourceError(f"a {kind} array holds no pixels; expected uint8 (0..255).")
     low, high = float(array.min()), float(array.max())
     if kind.startswith("float"):
         return _from_float(array, low, high, kind)

@@ -10,6 +10,7 @@ import torch
 
 from ...request import Completion, FinishReason, Usage
 from ..base import Ticket
+from ..runaway import LoopWatch
 from .decoding import TextStream
 from .encoding import Encoded
 from .sampling import Sampler
@@ -21,7 +22,7 @@ class Row:
 
     A row that was interrupted (memory ran out) goes on from ``new_ids``: nothing is generated or shown twice.
     ``cached`` counts the prompt's tokens that were known already; a ``single`` row is
-    prefilled with no other, and waits for a slot although it is interactive.
+    prefilled with no other, and waits for a slot although it is interactive. ``watch`` cuts a runaway answer.
     """
 
     ticket: Ticket
@@ -36,6 +37,7 @@ class Row:
     first_token_seconds: float | None = None
     cached: int | None = None
     single: bool = False
+    watch: LoopWatch | None = None
 
     @property
     def searches(self) -> bool:
@@ -74,7 +76,10 @@ class Row:
         self.ticket.push(self.stream.add(token))
         if self.stream.stopped:
             return self.complete("stop")
-        return len(self.new_ids) >= self.limit and self.complete("length")
+        if len(self.new_ids) >= self.limit:
+            return self.complete("length")
+        looped = self.watch is not None and self.watch.sees_loop(self.new_ids)
+        return looped and self.complete("runaway")
 
     def complete(self, reason: FinishReason) -> bool:
         """Finish the ticket with the answer so far; always True."""

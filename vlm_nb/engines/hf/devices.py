@@ -35,12 +35,19 @@ def target_device(device_map: Any) -> torch.device:
     if device_map is None or device_map in ("auto", "balanced", "balanced_low_0", "sequential"):
         return default_device()
     try:
-        return torch.device("cuda", device_map) if isinstance(device_map, int) else torch.device(device_map)
+        found = torch.device("cuda", device_map) if isinstance(device_map, int) else torch.device(device_map)
     except (RuntimeError, TypeError):
         raise OptionError(
             f'device_map={device_map!r}: expected "auto", "balanced", "cuda", "cuda:1", "mps", "cpu", '
             "a number, or a mapping of module names to those."
         ) from None
+    count = torch.cuda.device_count() if found.type == "cuda" else None
+    if count is not None and (found.index or 0) >= count:
+        raise OptionError(
+            f"device_map={device_map!r}: torch sees {count} CUDA devices here; leave device_map out to use "
+            f"the best there is ({default_device()})."
+        )
+    return found
 
 
 def compute_dtype(asked: Any, device: torch.device) -> Any:

@@ -15,6 +15,8 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 ADAPTER = "adapter_model.safetensors"
 SMALL = (".json", ".jinja", ".txt", ".model", ".tiktoken")
+MAX_HEADER = 100_000_000
+"""Bytes; the limit of the safetensors format."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 TEMPLATE_FOLDERS = ("additional_chat_templates", "chat_templates")
 
@@ -70,6 +72,15 @@ class Checkpoint:
         """
         self.bring(self.weights)
 
+    def check_weights(self) -> None:
+        """Raise LoadError for a weight file that is cut off or no safetensors file: only headers are read."""
+        for name in self.weights:
+            if damage := _damage(self.folder / name):
+                raise LoadError(
+                    f"{self.name}: a weight file is damaged: {name} {damage}. Delete it, and load again to "
+                    "fetch it."
+                )
+
     def bring(self, names: Iterable[str]) -> None:
         """Download the named files, those that the checkpoint has."""
         if self.fetch is not None:
@@ -107,6 +118,20 @@ def local_checkpoint(name: str, folder: Path, needs: str = "config.json") -> Che
     checkpoint = Checkpoint(name=name, folder=folder, sizes=sizes)
     require(checkpoint, needs)
     return checkpoint
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with a safetensors file, by its size and its header: 8 bytes of length, then JSON."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header: Any = json.loads(stream.read(length)) if 0 < length <= min(size, MAX_HEADER) else None
+        ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+    except (OSError, ValueError, AttributeError, TypeError, LookupError):
+        return "cannot be read as safetensors"
+    missing = 8 + length + max(ends, default=0) - size
+    return f"is {missing:,} bytes too short" if missing > 0 else ""
 
 
 def _files(folder: Path) -> list[Path]:

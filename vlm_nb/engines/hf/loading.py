@@ -51,7 +51,7 @@ def build(
     if quantization is not None:
         options["quantization_config"] = quantization
     if spec.attn_implementation is not None:
-        options["attn_implementation"] = _attention(spec.attn_implementation)
+        options["attn_implementation"] = spec.attn_implementation
     if spec.low_cpu_mem_usage is not None:
         options["low_cpu_mem_usage"] = spec.low_cpu_mem_usage
     options |= spec.model_kwargs
@@ -85,13 +85,13 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _attention(name: str) -> str:
+def check_attention(name: str | None) -> None:
+    """Raise MissingDependency for an attention whose package is not installed."""
     if name == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
         raise MissingDependency(
             'attn_implementation="flash_attention_2" needs flash-attn (and a GPU of the Ampere generation or '
             "newer): pip install flash-attn --no-build-isolation. Leave attn_implementation out to use sdpa."
         )
-    return name
 
 
 def _check_complete(name: str, model: Any, report: dict[str, Any]) -> None:
@@ -107,8 +107,8 @@ def _check_complete(name: str, model: Any, report: dict[str, Any]) -> None:
         )
 
 
-def add_adapter(model: Any, adapter: Checkpoint) -> None:
-    """Put a PEFT adapter on the model. Raises ModelNotFound, UnsafeModel, MissingDependency or LoadError."""
+def check_adapter(adapter: Checkpoint) -> None:
+    """Raise ModelNotFound, UnsafeModel or MissingDependency for what is no adapter that can be used."""
     if "adapter_config.json" not in adapter.sizes:
         raise ModelNotFound(f"{adapter.name} is no PEFT adapter: there is no adapter_config.json.")
     if "adapter_model.safetensors" not in adapter.sizes:
@@ -118,6 +118,10 @@ def add_adapter(model: Any, adapter: Checkpoint) -> None:
         )
     if importlib.util.find_spec("peft") is None:
         raise MissingDependency("an adapter needs PEFT: pip install peft")
+
+
+def add_adapter(model: Any, adapter: Checkpoint) -> None:
+    """Put a checked PEFT adapter on the model. Raises LoadError where it does not fit."""
     try:
         with quiet():
             model.load_adapter(str(adapter.folder))

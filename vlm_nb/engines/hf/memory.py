@@ -94,11 +94,15 @@ def _quantised_bytes(quantization: str | None, weight: torch.Tensor) -> float:
 
 
 def refuse_if_too_big(
-    name: str, wanted: Estimate, free: int | None, place: str, *, quantised: str | None
+    name: str, wanted: Estimate, free: int | None, place: str, *, quantised: str | None, freed: int = 0
 ) -> None:
-    """Raise OutOfMemory naming the settings that would fit, where ``free`` bytes on ``place`` are too few."""
-    if free is None or wanted.needed <= free:
+    """Raise OutOfMemory naming the settings that would fit, where ``free`` bytes on ``place`` are too few.
+
+    ``freed`` bytes more will be there once the loaded models are gone.
+    """
+    if free is None or wanted.needed <= free + freed:
         return
+    free += freed
     fitting = [
         f'quantization="{way}" ({in_gib(size)})'
         for way, size in wanted.otherwise.items()
@@ -107,9 +111,12 @@ def refuse_if_too_big(
     others = ['device_map="auto" (spreads it over all GPUs and the CPU, slower)'] if place != "cpu" else []
     advice = " or ".join(fitting + others) or 'a smaller model, or a server with engine="openai"'
     how = f" in {quantised}" if quantised else ""
+    room = f"{in_gib(free)} free"
+    if freed:
+        room = f"at most {room}, even without the models that are loaded now (they stay)"
     raise OutOfMemory(
         f"out of memory before loading: {name}{how} needs about {in_gib(wanted.needed)}, and {place} has "
-        f"{in_gib(free)} free. Unload other models, or use {advice}."
+        f"{room}. {'Use' if freed else 'Unload other models, or use'} {advice}."
     )
 
 

@@ -7,19 +7,19 @@ repository before anything is fetched, a missing processor or too little memory 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from ..base import MODEL_GATE, MemoryReport, ModelInfo, Progress
+from ..base import MODEL_GATE, MemoryReport, ModelInfo, Progress, raise_if_cancelled
 from ..spec import LoadSpec
 from . import config as configs
 from . import devices, generation, loading, memory, quantization
 from . import processor as processors
 from .encoding import Encoder
-from .files import Checkpoint
+from .files import ADAPTER, Checkpoint
 from .hub import HubSource
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -42,7 +42,7 @@ class Loaded:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Plan:
+class Plan:
     """What is known before the weights are read."""
 
     spec: LoadSpec
@@ -59,20 +59,44 @@ class _Plan:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-def open_model(spec: LoadSpec, progress: Callable[[Progress], None], cancelled: threading.Event) -> Loaded:
-    """Load ``spec.model``. Raises a LoadError, OutOfMemory, OptionError or Cancelled."""
+def plan(
+    spec: LoadSpec,
+    progress: Callable[[Progress], None],
+    cancelled: threading.Event,
+    room: Mapping[str, int],
+) -> Plan:
+    """Do everything that can fail before the weights are read, downloads included.
+
+    ``room`` are bytes by device that will be free by then. Raises a LoadError, OutOfMemory, OptionError or
+    Cancelled.
+    """
+    raise_if_cancelled(cancelled)
     processors.hide_broken_torchvision()
     quantization.quiet_bitsandbytes()
     with torch.inference_mode(False):  # parameters made in inference mode could never be trained or adapted
-        plan = _plan(spec, progress, cancelled)
-        _refuse_if_too_big(plan)
-        plan.checkpoint.bring_weights()
-        progress(Progress(text=f"loading {spec.model} on {plan.device}"))
+        made = _found(spec, progress, cancelled)
+        _plan_quantization(made)
+    loading.check_attention(spec.attn_implementation)
+    _refuse_if_too_big(made, room)
+    made.checkpoint.bring_weights()
+    made.checkpoint.check_weights()
+    if made.adapter is not None:
+        loading.check_adapter(made.adapter)
+        made.adapter.bring([ADAPTER])
+    raise_if_cancelled(cancelled)  # while there is nothing to undo
+    return made
+
+
+def load(plan: Plan, progress: Callable[[Progress], None], cancelled: threading.Event) -> Loaded:
+    """Load what was planned. Raises a LoadError, OutOfMemory, OptionError or Cancelled."""
+    with torch.inference_mode(False):
+        _refuse_if_too_big(plan, {})
+        progress(Progress(text=f"loading {plan.spec.model} on {plan.device}"))
         with MODEL_GATE.instantiate(cancelled):
             return _instantiate(plan)
 
 
-def _plan(spec: LoadSpec, progress: Callable[[Progress], None], cancelled: threading.Event) -> _Plan:
+def _found(spec: LoadSpec, progress: Callable[[Progress], None], cancelled: threading.Event) -> Plan:
     source = HubSource(
         token=spec.token,
         local_files_only=spec.local_files_only,
@@ -85,7 +109,7 @@ def _plan(spec: LoadSpec, progress: Callable[[Progress], None], cancelled: threa
     checkpoint = source.find(spec.model, spec.revision)
     config = configs.read_config(checkpoint, trust_remote_code=spec.trust_remote_code)
     processor = _processor(spec, checkpoint, source, config)
-    plan = _Plan(
+    return Plan(
         spec=spec,
         device=device,
         checkpoint=checkpoint,
@@ -95,8 +119,6 @@ def _plan(spec: LoadSpec, progress: Callable[[Progress], None], cancelled: threa
         template=processors.chosen_template(processor, spec.chat_template),
         dtype=dtype,
     )
-    _plan_quantization(plan)
-    return plan
 
 
 def _processor(spec: LoadSpec, checkpoint: Checkpoint, source: HubSource, config: Any) -> Any:
@@ -105,7 +127,7 @@ def _processor(spec: LoadSpec, checkpoint: Checkpoint, source: HubSource, config
     return processors.load_processor(checkpoint, config, trust_remote_code=spec.trust_remote_code)
 
 
-def _plan_quantization(plan: _Plan) -> None:
+def _plan_quantization(plan: Plan) -> None:
     spec = plan.spec
     own = quantization.own_quantization(plan.config)
     plan.how = own or spec.quantization
@@ -125,16 +147,17 @@ def _plan_quantization(plan: _Plan) -> None:
         plan.details["kept in 16 bit"] = keep
 
 
-def _refuse_if_too_big(plan: _Plan) -> None:
+def _refuse_if_too_big(plan: Plan, room: Mapping[str, int]) -> None:
     wanted = plan.estimate or memory.from_files(plan.checkpoint, plan.config)
     plan.details["estimated bytes"] = wanted.weights
     if isinstance(plan.spec.device_map, dict):
         return  # spread by hand: the user has done the sum
     free, place = devices.room(plan.spec.device_map, plan.device)
-    memory.refuse_if_too_big(plan.spec.model, wanted, free, place, quantised=plan.how)
+    freed = sum(size for name, size in room.items() if name.split(":")[0] == plan.device.type)
+    memory.refuse_if_too_big(plan.spec.model, wanted, free, place, quantised=plan.how, freed=freed)
 
 
-def _instantiate(plan: _Plan) -> Loaded:
+def _instantiate(plan: Plan) -> Loaded:
     before = devices.used_memory(plan.device)
     model = loading.build(
         plan.checkpoint,
@@ -145,12 +168,11 @@ def _instantiate(plan: _Plan) -> Loaded:
         quantization=plan.quantization,
     )
     if plan.adapter is not None:
-        plan.adapter.bring(["adapter_model.safetensors"])
         loading.add_adapter(model, plan.adapter)
     return _describe(plan, model, before)
 
 
-def _describe(plan: _Plan, model: Any, before: int | None) -> Loaded:
+def _describe(plan: Plan, model: Any, before: int | None) -> Loaded:
     tokenizer = plan.processor.tokenizer
     defaults = generation.take_over(model, tokenizer)
     context = configs.context_length(plan.config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,12 +11,17 @@ from typing import Any
 
 import transformers
 
-from ...errors import LoadError, ModelNotFound, OptionError, VLMError
+from ...errors import LoadError, MissingDependency, ModelNotFound, OptionError, VLMError
 from .failures import first_line, needs_code
 from .files import Checkpoint
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "spiece.model")
 IMAGE_FILES = ("preprocessor_config.json", "processor_config.json")
+PACKAGES = {
+    "torchvision": "torchvision (the build that belongs to your torch)",
+    **{name: name for name in ("num2words", "sentencepiece", "tiktoken", "protobuf")},
+}
+"""What a processor may need beyond this package's own requirements → what to install."""
 TILING = (
     "image_grid_pinpoints",
     "crop_to_patches",
@@ -55,6 +61,10 @@ def load_processor(checkpoint: Checkpoint, config: Any, *, trust_remote_code: bo
     except Exception as error:  # noqa: BLE001 - a bad file shows in many ways
         if "trust_remote_code" in str(error):
             raise needs_code(checkpoint.name) from None
+        if package := next((name for name in PACKAGES if name in str(error).lower()), None):
+            raise MissingDependency(
+                f"the processor of {checkpoint.name} needs {package}: pip install {PACKAGES[package]}"
+            ) from None
         raise LoadError(f"the processor of {checkpoint.name} cannot be loaded: {first_line(error)}") from None
     if getattr(processor, "image_processor", None) is None or getattr(processor, "tokenizer", None) is None:
         raise ModelNotFound(
@@ -81,17 +91,33 @@ def _without_video(folder: str, config: Any, options: dict[str, Any]) -> Any:
         config = transformers.AutoConfig.from_pretrained(folder, **options)
     base: Any = known[type(config)]
 
-    class ImagesOnly(base):  # type: ignore[misc]
-        """The family's processor for images and text; its video processor is None."""
+    processor = images_only(base).from_pretrained(folder, **options)
+    processor.video_processor = None
+    return processor
 
+
+def images_only(base: Any) -> Any:
+    """Return the processor class ``base`` for images and text; its video processor is None."""
+
+    class ImagesOnly(base):  # type: ignore[misc]
         @classmethod
         def get_attributes(cls) -> list[str]:
             return [name for name in base.get_attributes() if name != "video_processor"]
 
+        @classmethod
+        def from_args_and_dict(cls, args: list[Any], *others: Any, **kwargs: Any) -> Any:
+            names = list(inspect.signature(base.__init__).parameters)[1:]
+            if "video_processor" in names:  # some processors have no default for it
+                args.insert(names.index("video_processor"), None)
+            return super().from_args_and_dict(args, *others, **kwargs)
+
+        def apply_chat_template(self, *args: Any, **kwargs: Any) -> Any:
+            # the plain way: SmolVLM's own asks its video processor, whatever the messages hold
+            return transformers.ProcessorMixin.apply_chat_template(self, *args, **kwargs)
+
     ImagesOnly.__name__ = base.__name__
-    processor = ImagesOnly.from_pretrained(folder, **options)
-    processor.video_processor = None
-    return processor
+    ImagesOnly.__module__ = base.__module__
+    return ImagesOnly
 
 
 def _require_files(checkpoint: Checkpoint) -> None:
@@ -143,6 +169,10 @@ def image_facts(processor: Any) -> dict[str, Any]:
         facts["min_pixels"] = getattr(images, "min_pixels", None) or size.get("shortest_edge")
         facts["max_pixels"] = getattr(images, "max_pixels", None) or size.get("longest_edge")
         return {key: value for key, value in facts.items() if value}
+    tiles = getattr(images, "max_patches", None)
+    if isinstance(tiles, int) and {"height", "width"} <= set(size):  # tiles of one size, as many as fit
+        wide, high = int(size["width"]), int(size["height"])
+        return {"image_size": (wide, high), "max_pixels": tiles * wide * high}
     if any(getattr(images, name, None) for name in TILING):
         return facts  # it cuts images up: no size is fixed
     crop = _plain(getattr(images, "crop_size", None)) if getattr(images, "do_center_crop", False) else {}

@@ -45,5 +45,9 @@ def check(spec: LoadSpec) -> None:
     quality = spec.image_quality
     if quality is not None and not (isinstance(quality, int) and 1 <= quality <= 100):
         raise OptionError(f"image_quality={quality!r}: expected 1..100 (JPEG), or None (lossless PNG).")
+    for key in ("timeout", "retries", "backoff"):
+        value = spec.engine_args.get(key, 0)
+        if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
+            raise OptionError(f"engine_args: {key}={value!r}: expected a number, 0 or more.")
     if spec.base_url is None and spec.model.lower().endswith(".gguf"):
         raise OptionError(gguf_command(spec.model))

@@ -239,14 +239,15 @@ def _closed_value(key: str, value: Any) -> Any:
 
 # The answer -------------------------------------------------------------------------------------------------
 
-_ENDINGS: dict[str, FinishReason] = {"length": "length"}
+_ENDINGS: dict[str, FinishReason] = {"length": "length", "runaway": "runaway"}
 
 
 @dataclass(slots=True)
 class Reading:
     """The answer so far, fed with the chunks of one stream.
 
-    ``ending`` is the server's finish reason, None while the answer is incomplete. Thinking that a server
+    ``ending`` is the server's finish reason, None while the answer is incomplete, "runaway" where we stopped
+    reading. Thinking that a server
     sends apart is put back in front as ``<think>…</think>``, where families read it.
     """
 
