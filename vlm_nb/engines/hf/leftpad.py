@@ -12,6 +12,9 @@ from typing import Any
 
 import torch
 from torch.nn.functional import pad
+from transformers.cache_utils import DynamicLayer
+
+from .room import RoomyLayer
 
 
 @dataclass(slots=True)
@@ -33,6 +36,7 @@ class Block:
 
     def decode(self, model: Any, tokens: torch.Tensor) -> torch.Tensor:
         """Append each row's token ([rows, 1]); return the next scores, float, [rows, vocabulary]."""
+        self.make_room()
         mask = pad(self.mask, (0, 1), value=1)
         out = model(
             input_ids=tokens,
@@ -52,42 +56,47 @@ class Block:
         if any(layer.is_sliding for layer in self.cache.layers):
             return False
         for layer in self.cache.layers:
-            layer.keys, layer.values = layer.keys[:, :, : self.width], layer.values[:, :, : self.width]
+            if isinstance(layer, RoomyLayer):
+                layer.cut(self.width)
+            else:
+                layer.keys, layer.values = layer.keys[:, :, : self.width], layer.values[:, :, : self.width]
         return True
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all rows but these, and the columns that none of these uses."""
-        chosen = torch.tensor(rows, device=self.mask.device)
+        chosen = torch.tensor(rows, dtype=torch.long, device=self.mask.device)
         self.mask = self.mask[chosen]
         self.positions = self.positions.index_select(self.positions.ndim - 2, chosen)
         width = int(self.mask.sum(1).max()) if len(rows) else 0
         for layer in self.cache.layers:
-            layer.keys, layer.values = layer.keys[chosen], layer.values[chosen]
-        self._resize(width)
+            if isinstance(layer, RoomyLayer):
+                layer.keep(rows, width)
+            else:
+                layer.keys, layer.values = layer.keys[chosen], layer.values[chosen]
+                _resize(layer, width)
         self.mask = self.mask[:, self.mask.shape[1] - width :]
 
     def join(self, other: Block) -> None:
         """Put the rows of ``other`` behind these."""
+        self.make_room()
         width = max(self.width, other.width)
-        for block in (self, other):
-            block._resize(width)
-            block.mask = pad(block.mask, (width - block.mask.shape[1], 0))
         for mine, theirs in zip(self.cache.layers, other.cache.layers, strict=True):
-            mine.keys = torch.cat([mine.keys, theirs.keys])
-            mine.values = torch.cat([mine.values, theirs.values])
-        self.mask = torch.cat([self.mask, other.mask])
+            if isinstance(mine, RoomyLayer):
+                mine.join(theirs.keys, theirs.values)
+            else:
+                _resize(mine, width)
+                _resize(theirs, width)
+                mine.keys = torch.cat([mine.keys, theirs.keys])
+                mine.values = torch.cat([mine.values, theirs.values])
+        self.mask = torch.cat([pad(part.mask, (width - part.width, 0)) for part in (self, other)])
         self.positions = torch.cat([self.positions, other.positions], dim=self.positions.ndim - 2)
 
-    def _resize(self, width: int) -> None:
-        """Pad or cut every layer on the left, so that the block has ``width`` columns."""
-        for layer in self.cache.layers:
-            columns = width
-            if layer.is_sliding:
-                columns = min(width, layer.sliding_window - 1)
-                layer.cumulative_length = width
-            # a negative pad cuts; copied, so that what is cut is freed
-            more = (0, 0, columns - layer.keys.shape[2], 0)
-            layer.keys, layer.values = pad(layer.keys, more), pad(layer.values, more)
+    def make_room(self) -> None:
+        """Give the layers room, so that tokens and rows can be added in place; sliding ones stay as they are."""
+        layers = self.cache.layers
+        for index, layer in enumerate(layers):
+            if type(layer) is DynamicLayer:
+                layers[index] = RoomyLayer(layer)
 
     def compact(self) -> None:
         """Close the gaps in rows whose columns are not side by side."""
@@ -97,6 +106,17 @@ class Block:
         for layer in self.cache.layers:
             layer.keys, layer.values = (_columns(part, order) for part in (layer.keys, layer.values))
         self.mask = self.mask.gather(1, order)
+
+
+def _resize(layer: Any, width: int) -> None:
+    """Pad or cut a layer on the left, so that its block has ``width`` columns."""
+    columns = width
+    if layer.is_sliding:
+        columns = min(width, layer.sliding_window - 1)
+        layer.cumulative_length = width
+    # a negative pad cuts; copied, so that what is cut is freed
+    more = (0, 0, columns - layer.keys.shape[2], 0)
+    layer.keys, layer.values = pad(layer.keys, more), pad(layer.values, more)
 
 
 def _columns(part: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
