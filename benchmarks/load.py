@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
+import json
 import os
 import platform
 import statistics
+import subprocess
 import tempfile
 import time
 import warnings
@@ -28,7 +31,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
 from transformers import AutoModelForImageTextToText, StoppingCriteria, StoppingCriteriaList
-from workload import QUESTIONS, Item, Load, mixed_load, prepare
+from workload import QUESTIONS, Item, Load, mixed_load, prepare, quick_load
 
 from vlm_nb.engines.base import Engine, generate
 from vlm_nb.engines.hf.processor import hide_broken_torchvision, load_processor
@@ -190,7 +193,8 @@ def alone(engine: Engine, load: Load, tokens: int = 128) -> float:
 @dataclass
 class Turns:
     """One way's runs: wall seconds, and the processor seconds of the whole process, which others' jobs
-    on the machine change less."""
+    on the machine change less.
+    """
 
     name: str
     tokens: int = 0
@@ -199,9 +203,13 @@ class Turns:
 
     def run(self, work: Callable[[], int]) -> None:
         wall, own = time.perf_counter(), time.process_time()
-        self.tokens = work()
-        self.wall.append(time.perf_counter() - wall)
-        self.own.append(time.process_time() - own)
+        tokens = work()
+        self.add(time.perf_counter() - wall, time.process_time() - own, tokens)
+
+    def add(self, wall: float, own: float, tokens: int) -> None:
+        self.tokens = tokens
+        self.wall.append(wall)
+        self.own.append(own)
         print(f"  {self.name}: {self.wall[-1]:.2f} s, processor {self.own[-1]:.2f} s", flush=True)
 
 
@@ -236,8 +244,23 @@ def ways_of(plain: Plain, folder: Path, dtype: torch.dtype, load: Load) -> list[
     ]
 
 
+def vllm_ways(folder: Path, asked: argparse.Namespace) -> Iterator[Way]:
+    """The ways of vLLM, in its own environment; each turn in a process of its own."""
+    script = str(Path(__file__).with_name("load_vllm.py"))
+    common = [asked.vllm, script, str(folder), "--dtype", asked.dtype, "--threads", str(asked.threads)]
+    common += ["--quick"] if asked.quick else []
+
+    def turn(options: list[str], turns: Turns) -> None:
+        done = subprocess.run([*common, *options], stdout=subprocess.PIPE, text=True, check=True)
+        turns.add(**json.loads(done.stdout.splitlines()[-1]))
+
+    for name, options in (("d: vLLM, reuse off", []), ("d: vLLM, reuse on", ["--reuse"])):
+        yield name, functools.partial(turn, options)
+
+
 def measure(folder: Path, dtype: torch.dtype, load: Load, asked: argparse.Namespace) -> None:
     ways = ways_of(Plain(folder, dtype), folder, dtype, load)
+    ways += vllm_ways(folder, asked) if asked.vllm else []
     table = [Turns(name) for name, _ in ways]
     for _ in range(asked.repeats):  # in turns, for a machine's load comes and goes
         for turns, (name, way) in zip(table, ways, strict=True):
@@ -268,8 +291,9 @@ def show(table: list[Turns]) -> None:
     print("|---|---|---|---|---|---|---|")
     for turns in table:
         wall, own = statistics.median(turns.wall), statistics.median(turns.own)
-        walls = [_ratio(base.wall, turns.wall) for base in table[:2]]
-        owns = [_ratio(base.own, turns.own) for base in table[:2]]
+        bases = [next((base for base in table if base.name.startswith(way)), turns) for way in ("a:", "b:")]
+        walls = [_ratio(base.wall, turns.wall) for base in bases]
+        owns = [_ratio(base.own, turns.own) for base in bases]
         print(
             f"| {turns.name} | {wall:.2f} | {own:.2f} | {turns.tokens / wall:.0f} | "
             f"{' | '.join(walls)} | {' / '.join(owns)} |"
@@ -298,12 +322,13 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--vllm", help="the Python of an environment with vLLM (tests/servers/install.sh)")
     parser.add_argument("--only", action="append", help="ways to run, by how their names begin")
     parser.add_argument("--quick", action="store_true", help="24 requests over 16 small images")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(args.threads)
-    load = mixed_load(requests=24, images=16, longest=336) if args.quick else mixed_load()
+    load = quick_load() if args.quick else mixed_load()
     print(f"{args.model}, {args.dtype}; {len(load.items)} requests; {machine(args.threads)}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         measure(prepare(args.model, Path(folder)), getattr(torch, args.dtype), load, args)

@@ -22,12 +22,14 @@ class Block:
     """Rows under way. ``cache`` is a DynamicCache of ``width`` columns (a sliding layer keeps the last ones).
 
     ``mask`` is [rows, width], 1 in the columns that belong to the row, its last ones; ``positions`` are those
-    of the next tokens, [rows, 1] or [axes, rows, 1] as the model counts.
+    of the next tokens, [rows, 1] or [axes, rows, 1] as the model counts. ``padded`` says whether some row has
+    less than ``width`` columns; None is not counted yet.
     """
 
     cache: Any
     mask: torch.Tensor
     positions: torch.Tensor
+    padded: bool | None = None
 
     @property
     def width(self) -> int:
@@ -40,7 +42,7 @@ class Block:
         mask = pad(self.mask, (0, 1), value=1)
         out = model(
             input_ids=tokens,
-            attention_mask=mask,
+            attention_mask=self._visible(model, mask),
             position_ids=self.positions,
             past_key_values=self.cache,
             use_cache=True,
@@ -50,6 +52,19 @@ class Block:
         self.mask, self.positions = mask, self.positions + 1
         scores: torch.Tensor = out.logits[:, -1].float()
         return scores
+
+    def _visible(self, model: Any, mask: torch.Tensor) -> torch.Tensor:
+        """``mask`` as sdpa adds it to its scores, [rows, 1, 1, columns]; as it is for any other attention.
+
+        The model makes the same of it at every step, and sdpa again in every layer. Without padding it needs
+        none at all, and sees that.
+        """
+        if self.padded is None:
+            self.padded = bool((mask == 0).any())
+        if not self.padded or not _adds_masks(model, self.cache):
+            return mask
+        added = torch.zeros(mask.shape, dtype=model.dtype, device=mask.device)
+        return added.masked_fill_(mask == 0, -torch.inf)[:, None, None]
 
     def restore(self) -> bool:
         """After a decode that broke off, cut what some layers had appended; False if that cannot be done."""
@@ -64,6 +79,7 @@ class Block:
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all rows but these, and the columns that none of these uses."""
+        self.padded = None
         chosen = torch.tensor(rows, dtype=torch.long, device=self.mask.device)
         self.mask = self.mask[chosen]
         self.positions = self.positions.index_select(self.positions.ndim - 2, chosen)
@@ -79,6 +95,7 @@ class Block:
     def join(self, other: Block) -> None:
         """Put the rows of ``other`` behind these."""
         self.make_room()
+        self.padded = None
         width = max(self.width, other.width)
         for mine, theirs in zip(self.cache.layers, other.cache.layers, strict=True):
             if isinstance(mine, RoomyLayer):
@@ -92,7 +109,7 @@ class Block:
         self.positions = torch.cat([self.positions, other.positions], dim=self.positions.ndim - 2)
 
     def make_room(self) -> None:
-        """Give the layers room, so that tokens and rows can be added in place; sliding ones stay as they are."""
+        """Give the layers room, so that tokens and rows are added in place; sliding ones stay as they are."""
         layers = self.cache.layers
         for index, layer in enumerate(layers):
             if type(layer) is DynamicLayer:
@@ -102,10 +119,17 @@ class Block:
         """Close the gaps in rows whose columns are not side by side."""
         lengths = self.mask.sum(1)
         width = int(lengths.max())
+        self.padded = None
         order = self.mask.argsort(dim=1, stable=True)[:, self.width - width :]  # a row's columns come last
         for layer in self.cache.layers:
             layer.keys, layer.values = (_columns(part, order) for part in (layer.keys, layer.values))
         self.mask = self.mask.gather(1, order)
+
+
+def _adds_masks(model: Any, cache: Any) -> bool:
+    config = getattr(model, "config", None)
+    known = getattr(config, "_attn_implementation", None) == "sdpa"
+    return known and all(type(layer) is RoomyLayer for layer in cache.layers)
 
 
 def _resize(layer: Any, width: int) -> None:

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from transformers.cache_utils import DynamicLayer
 
+Stock: Any = DynamicLayer
 COLUMNS = 64  # tokens that can be appended before everything is copied into new room
 SPARE = 4  # a quarter as many rows more than there are
 TOO_LARGE = 4  # the room is given back once a quarter of it would do
 
 
-class RoomyLayer(DynamicLayer):  # type: ignore[misc]
+class RoomyLayer(Stock):  # type: ignore[misc]
     """Full attention. ``keys`` and ``values`` ([rows, heads, columns, size]) are parts of larger tensors.
 
     What is left of a row's own columns is zero or an older row's: finite, and never visible.
@@ -24,6 +25,8 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
+        self.keys: torch.Tensor
+        self.values: torch.Tensor
         self.dtype, self.device, self.is_initialized = layer.dtype, layer.device, True
         self.keys, self.values = layer.keys, layer.values
         self._rooms: list[torch.Tensor] = []

@@ -25,8 +25,7 @@ log = logging.getLogger("vlm_nb")
 BUDGET = {"cuda": 8192, "mps": 2048, "cpu": 2048}
 LIKE = 0.7  # rows that are prefilled together are at least this long, relative to the longest
 JOIN = 8  # a round of prefill waits until an eighth of the slots is free
-AT_ONCE = 4  # requests that may be encoded between two steps of running rows
-WAITING_BYTES = 256 * 2**20
+WAITING_BYTES = 128 * 2**20
 
 
 class Scheduler:
@@ -56,11 +55,17 @@ class Scheduler:
 
     def free_slots(self) -> int:
         """As many rows as slots may wait, so that prompts of like lengths can be prefilled together."""
-        room = 2 * self.slots - len(self.running) - len(self.waiting)
-        if not self.running and not self.waiting:
-            return self.slots
-        held = sum(t.nbytes for row in self.waiting for t in row.encoded.inputs.values())
-        return min(room, AT_ONCE) if held < WAITING_BYTES else 0
+        return 2 * self.slots - len(self.running) - len(self.waiting)
+
+    @property
+    def full(self) -> bool:
+        """Whether the tensors of waiting rows are as many bytes as they may be."""
+        return sum(row.encoded.nbytes for row in self.waiting) >= WAITING_BYTES
+
+    @property
+    def due(self) -> bool:
+        """Whether a step has something to do."""
+        return bool(self.running or self.waiting)
 
     def add(self, row: Row) -> None:
         """Take a row in."""
