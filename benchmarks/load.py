@@ -12,13 +12,17 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
+import json
 import os
 import platform
 import statistics
+import subprocess
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +31,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
 from transformers import AutoModelForImageTextToText, StoppingCriteria, StoppingCriteriaList
-from workload import QUESTIONS, Item, Load, mixed_load, prepare
+from workload import QUESTIONS, Item, Load, mixed_load, prepare, quick_load
 
 from vlm_nb.engines.base import Engine, generate
 from vlm_nb.engines.hf.processor import hide_broken_torchvision, load_processor
@@ -186,54 +190,119 @@ def alone(engine: Engine, load: Load, tokens: int = 128) -> float:
 # The table --------------------------------------------------------------------------------------------------
 
 
-def timed(name: str, run: Callable[[], int], repeats: int) -> tuple[str, float, float]:
-    """(name, best seconds, new tokens a second) of ``repeats`` runs."""
-    best, tokens = float("inf"), 0
-    for _ in range(repeats):
-        began = time.perf_counter()
-        tokens = run()
-        best = min(best, time.perf_counter() - began)
-    print(f"  {name}: {best:.2f} s", flush=True)
-    return name, best, tokens / best
+@dataclass
+class Turns:
+    """One way's runs: wall seconds, and the processor seconds of the whole process, which others' jobs
+    on the machine change less.
+    """
+
+    name: str
+    tokens: int = 0
+    wall: list[float] = field(default_factory=list)
+    own: list[float] = field(default_factory=list)
+
+    def run(self, work: Callable[[], int]) -> None:
+        wall, own = time.perf_counter(), time.process_time()
+        tokens = work()
+        self.add(time.perf_counter() - wall, time.process_time() - own, tokens)
+
+    def add(self, wall: float, own: float, tokens: int) -> None:
+        self.tokens = tokens
+        self.wall.append(wall)
+        self.own.append(own)
+        print(f"  {self.name}: {self.wall[-1]:.2f} s, processor {self.own[-1]:.2f} s", flush=True)
 
 
-def measure(folder: Path, dtype: torch.dtype, load: Load, repeats: int) -> None:
+Way = tuple[str, Callable[[Turns], None]]
+
+
+def ways_of(plain: Plain, folder: Path, dtype: torch.dtype, load: Load) -> list[Way]:
+    """Every way as a function that runs one turn of it."""
     warm = Load(load.images, load.items[:4])
-    rows, facts = [], []
-    plain = Plain(folder, dtype)
-    ways: list[tuple[str, Callable[[Plain, Load], int]]] = [
-        ("a: generate, one at a time", one_at_a_time),
-        (f"b: transformers pipeline, batch_size={BATCH}", pipeline),
-        (f"c: static batches of {BATCH}, sorted by image tokens", static_sorted),
-    ]
-    for name, way in ways:
+
+    def theirs(way: Callable[[Plain, Load], int]) -> Callable[[Turns], None]:
         way(plain, warm)
-        rows.append(timed(name, lambda way=way: way(plain, load), repeats))  # type: ignore[misc]
-    for name, reuse in (("ours, reuse off", False), ("ours, reuse on", True)):
-        engine = start(folder, dtype, reuse=reuse)
-        try:
-            ours(engine, warm)
-            rows.append(timed(name, lambda engine=engine: ours(engine, load), 1 if reuse else repeats))  # type: ignore[misc]
-        finally:
-            engine.close()
+        return lambda turns: turns.run(lambda: way(plain, load))
+
+    def mine(**options: Any) -> Callable[[Turns], None]:
+        def turn(turns: Turns) -> None:
+            engine = start(folder, dtype, **options)  # a new one: what is known must not come from a turn
+            try:
+                ours(engine, warm)
+                turns.run(lambda: ours(engine, load))
+            finally:
+                engine.close()
+
+        return turn
+
+    return [
+        ("a: generate, one at a time", theirs(one_at_a_time)),
+        (f"b: transformers pipeline, batch_size={BATCH}", theirs(pipeline)),
+        (f"c: static batches of {BATCH}, sorted by image tokens", theirs(static_sorted)),
+        ("ours, reuse off", mine(reuse=False)),
+        ("ours, reuse on", mine()),
+    ]
+
+
+def vllm_ways(folder: Path, asked: argparse.Namespace) -> Iterator[Way]:
+    """The ways of vLLM, in its own environment; each turn in a process of its own."""
+    script = str(Path(__file__).with_name("load_vllm.py"))
+    common = [asked.vllm, script, str(folder), "--dtype", asked.dtype, "--threads", str(asked.threads)]
+    common += ["--quick"] if asked.quick else []
+
+    def turn(options: list[str], turns: Turns) -> None:
+        done = subprocess.run([*common, *options], stdout=subprocess.PIPE, text=True, check=True)
+        turns.add(**json.loads(done.stdout.splitlines()[-1]))
+
+    for name, options in (("d: vLLM, reuse off", []), ("d: vLLM, reuse on", ["--reuse"])):
+        yield name, functools.partial(turn, options)
+
+
+def measure(folder: Path, dtype: torch.dtype, load: Load, asked: argparse.Namespace) -> None:
+    ways = ways_of(Plain(folder, dtype), folder, dtype, load)
+    ways += vllm_ways(folder, asked) if asked.vllm else []
+    table = [Turns(name) for name, _ in ways]
+    for _ in range(asked.repeats):  # in turns, for a machine's load comes and goes
+        for turns, (name, way) in zip(table, ways, strict=True):
+            if asked.only is None or any(name.startswith(start) for start in asked.only):
+                way(turns)
+    show([turns for turns in table if turns.wall])
+    for fact in facts(folder, dtype, load):
+        print(fact, flush=True)
+
+
+def facts(folder: Path, dtype: torch.dtype, load: Load) -> Iterator[str]:
+    """First tokens, and one request alone."""
     engine = start(folder, dtype)
     try:
-        ours(engine, warm)
+        ours(engine, Load(load.images, load.items[:4]))
         first, second = first_tokens(engine, mixed_load(seed=99), 8)
-        facts.append(f"first token of the 1st question {first:.3f} s, of the 2nd {second:.3f} s: "
-                     f"{second / first:.2f}×")  # fmt: skip
-        facts.append(f"alone: {alone(engine, load):.0f} tokens/s")
+        yield (
+            f"first token of the 1st question {first:.3f} s, of the 2nd {second:.3f} s: {second / first:.2f}×"
+        )
+        yield f"alone: {alone(engine, load):.0f} tokens/s"
     finally:
         engine.close()
-    show(rows, facts)
 
 
-def show(rows: list[tuple[str, float, float]], facts: list[str]) -> None:
-    slowest, pipe = rows[0][1], rows[1][1]
-    print("\n| way | seconds | new tokens/s | × (a) | × (b) |\n|---|---|---|---|---|")
-    for name, seconds, speed in rows:
-        print(f"| {name} | {seconds:.2f} | {speed:.0f} | {slowest / seconds:.2f} | {pipe / seconds:.2f} |")
-    print("", *facts, sep="\n")
+def show(table: list[Turns]) -> None:
+    """Medians; the ratios are medians of the ratios within a turn."""
+    print("\n| way | seconds | processor seconds | new tokens/s | × (a) | × (b) | by processor |")
+    print("|---|---|---|---|---|---|---|")
+    for turns in table:
+        wall, own = statistics.median(turns.wall), statistics.median(turns.own)
+        bases = [next((base for base in table if base.name.startswith(way)), turns) for way in ("a:", "b:")]
+        walls = [_ratio(base.wall, turns.wall) for base in bases]
+        owns = [_ratio(base.own, turns.own) for base in bases]
+        print(
+            f"| {turns.name} | {wall:.2f} | {own:.2f} | {turns.tokens / wall:.0f} | "
+            f"{' | '.join(walls)} | {' / '.join(owns)} |"
+        )
+    print()
+
+
+def _ratio(base: list[float], mine: list[float]) -> str:
+    return f"{statistics.median(b / m for b, m in zip(base, mine, strict=True)):.2f}"
 
 
 def machine(threads: int) -> str:
@@ -253,14 +322,16 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--vllm", help="the Python of an environment with vLLM (tests/servers/install.sh)")
+    parser.add_argument("--only", action="append", help="ways to run, by how their names begin")
     parser.add_argument("--quick", action="store_true", help="24 requests over 16 small images")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(args.threads)
-    load = mixed_load(requests=24, images=16, longest=336) if args.quick else mixed_load()
+    load = quick_load() if args.quick else mixed_load()
     print(f"{args.model}, {args.dtype}; {len(load.items)} requests; {machine(args.threads)}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        measure(prepare(args.model, Path(folder)), getattr(torch, args.dtype), load, args.repeats)
+        measure(prepare(args.model, Path(folder)), getattr(torch, args.dtype), load, args)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
 """What tables cost: speed against other ways, the ledger's price, memory, and a restart.
 
 ``python benchmarks/table.py [--rows 100000] [--images 200] [--model demo] [--only NAME]`` prints one table.
-The parts: ``speed`` (a real model), ``ledger``, ``memory`` and ``restart`` (a scripted engine that answers at
-once, so that what is measured is ours).
+The parts: ``speed`` and ``jpeg`` (a real model; ``--model 120m`` for a heavier one on 12-megapixel files),
+``ledger``, ``memory`` and ``restart`` (a scripted engine that answers at once, so that what is measured is
+ours).
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import gc
 import os
+import statistics
 import struct
 import tempfile
 import threading
@@ -18,13 +21,19 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import torch
+import workload
+from PIL import Image
 
 import vlm_nb
 from vlm_nb import batch
 from vlm_nb.asking import Job
 from vlm_nb.demo.scenes import draw_scene
+from vlm_nb.engines.base import generate
 from vlm_nb.model import VLM
+from vlm_nb.request import GenerationConfig
 
 Result = tuple[str, str, str]
 """What was measured, the figure, what was to be reached ("" for nothing)."""
@@ -114,6 +123,59 @@ def speed(place: Path, images: int, name: str) -> Iterator[Result]:
         yield f"rows/s, {way}", f"{images / wall:.2f} (a processor second: {images / own:.1f})", ""
 
 
+def jpeg(place: Path, images: int, name: str) -> Iterator[Result]:
+    """A table of 12-megapixel JPEG files, against the engine alone with the same requests ready in memory."""
+    paths = photographs(place, images)
+    folder = _folder(place / "model") if name == "120m" else name
+    model = vlm_nb.load(folder, engine_args={"reuse": False})  # every turn computes all
+    jobs = [model.job(path, None, "caption") for path in paths]
+    jobs = [dataclasses.replace(job, generation=GenerationConfig(max_new_tokens=32)) for job in jobs]
+
+    def table() -> None:
+        outcomes = batch.run(model, iter(jobs), ledger=False, show_progress=False)
+        assert not any(error for _, error in outcomes)
+
+    ready = [dataclasses.replace(model.asker.prepare(job).request, interactive=False) for job in jobs]
+
+    def alone() -> None:
+        assert not any(answer.error for _, answer in generate(model.engine, ready))
+
+    list(generate(model.engine, ready[:4]))
+    took: dict[str, list[Took]] = {"files": [], "engine": []}
+    for _ in range(3):
+        for key, work in (("engine", alone), ("files", table)):
+            took[key].append(Took(work))
+    for key, what in (("engine", "the engine alone"), ("files", "from 12-megapixel JPEG files")):
+        wall, own = (statistics.median(getattr(t, kind) for t in took[key]) for kind in ("wall", "own"))
+        yield f"rows/s, {what} ({name})", f"{images / wall:.2f} (a processor second: {images / own:.2f})", ""
+    pairs = list(zip(took["engine"], took["files"], strict=True))
+    share = statistics.median(one.wall / other.wall for one, other in pairs)
+    yield "from files against the engine alone", f"{share:.0%}", "≥ 90 % (on a GPU)"
+    decoding = Took(lambda: [model.asker.prepare(job) for job in jobs]).own / images
+    yield "processor ms to read, decode and resize a file", f"{decoding * 1000:.0f}", ""
+    model.unload()
+
+
+def photographs(place: Path, count: int) -> list[Path]:
+    """JPEG files of 4000 × 3000 pixels with the detail of a photograph, about 4 MB each."""
+    place.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for seed in range(count):
+        rng = np.random.default_rng(seed)
+        scene = (
+            draw_scene(seed, size=None).image.convert("RGB").resize((4000, 3000), Image.Resampling.BICUBIC)
+        )
+        grain = rng.normal(0, 12, (750, 1000, 1)).repeat(4, 0).repeat(4, 1)
+        paths.append(place / f"{seed}.jpg")
+        Image.fromarray((np.asarray(scene) + grain).clip(0, 255).astype("uint8")).save(paths[-1], quality=90)
+    return paths
+
+
+def _folder(place: Path) -> str:
+    place.mkdir(parents=True, exist_ok=True)
+    return str(workload.prepare("120m", place))
+
+
 def ledger(place: Path, rows: int) -> Iterator[Result]:
     """What a row costs more with a ledger than without; the median of three."""
     model, frame = scripted(), tiny_pngs(place / "ledger", rows)
@@ -172,12 +234,16 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--only", choices=["speed", "ledger", "memory", "restart"], action="append")
+    parser.add_argument("--only", choices=["speed", "jpeg", "ledger", "memory", "restart"], action="append")
+    parser.add_argument("--threads", type=int, help="of torch; its own choice otherwise")
     asked = parser.parse_args()
+    if asked.threads:
+        torch.set_num_threads(asked.threads)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         parts: dict[str, Callable[[], Iterator[Result]]] = {
             "speed": lambda: speed(place / "scenes", asked.images, asked.model),
+            "jpeg": lambda: jpeg(place / "jpeg", asked.images, asked.model),
             "ledger": lambda: ledger(place, min(asked.rows, 20_000)),
             "memory": lambda: memory(place, asked.rows),
             "restart": lambda: restart(place, asked.rows),

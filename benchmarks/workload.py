@@ -60,6 +60,11 @@ def mixed_load(*, requests: int = 96, images: int = 64, longest: int = 672, seed
     return Load(pictures, items)
 
 
+def quick_load() -> Load:
+    """24 requests over 16 small images, to see whether all works."""
+    return mixed_load(requests=24, images=16, longest=336)
+
+
 def _size(rng: random.Random, longest: int) -> tuple[int, int]:
     long, ratio = rng.uniform(112, longest), 3 ** rng.uniform(-1, 1)
     sides = (long, long / ratio) if ratio >= 1 else (long * ratio, long)

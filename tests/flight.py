@@ -70,6 +70,9 @@ class Flight:
         tickets = [Ticket(request) for request in requests]
         with self.backend.context():
             self.backend.admit(tickets)
+            while len(self.backend._preparing):  # so that a step has all of them to choose from
+                self.backend._preparing.wait(1)
+                self.backend._collect()
         return tickets
 
     def step(self) -> None:
@@ -96,15 +99,15 @@ class Flight:
     def single(self, request: Request) -> Answer:
         """What the model's own ``generate`` answers to ``request`` alone, greedily."""
         with self.backend.context():
-            row = self.backend._row(Ticket(request))
+            encoded = self.backend._loaded.encoder.encode(request)
             out = self.model.generate(
-                **row.encoded.inputs,
-                max_new_tokens=row.limit,
+                **encoded.inputs,
+                max_new_tokens=self.backend._row(Ticket(request), None, encoded).limit,
                 do_sample=False,
                 return_dict_in_generate=True,
                 output_logits=True,
             )
-        start = row.encoded.prompt_tokens
+        start = encoded.prompt_tokens
         return Answer(out.sequences[0, start:].tolist(), [scores[0].float() for scores in out.logits])
 
 

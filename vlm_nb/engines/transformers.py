@@ -16,12 +16,15 @@ from typing import Any
 import torch
 
 from ..errors import OptionError, unknown_option
+from ..request import Request
 from .base import MODEL_GATE, Capabilities, MemoryReport, ModelInfo, Progress, Ticket, as_vlm_error
 from .hf import devices, gate, opening
 from .hf.batching import Row
 from .hf.constraint import Constraint, Grammars
 from .hf.decoding import TextStream
+from .hf.encoding import Encoded
 from .hf.opening import Loaded
+from .hf.preparing import Preparing, Task, thread_count
 from .hf.reuse import Reuse
 from .hf.sampling import Sampler
 from .hf.scheduler import Scheduler
@@ -32,13 +35,18 @@ from .spec import LoadSpec
 log = logging.getLogger("vlm_nb")
 DEFAULT_ROWS = {"cuda": 16, "mps": 8, "cpu": 8}
 DEFAULT_SLOTS = {"cuda": 32, "mps": 8, "cpu": 16}
+READY_SECONDS = 0.02
 REUSE_SHARE = 0.1
 REUSE_BYTES = 2 * 2**30
 OPTIONS = ("in_flight", "reuse")
 MEANINGLESS = (
     *("base_url", "api_key", "max_concurrency", "error_threshold", "adjust_every", "allow_local_paths"),
     *("image_quality", "tensor_parallel", "max_model_len", "gpu_memory_utilization", "replicas"),
-    *("gpus_per_replica", "address", "script", "compile"),
+    *("gpus_per_replica", "address", "script"),
+)
+NO_COMPILE = (
+    "compile=True: the transformers engine does not compile. Rows join and leave at every step, so that a "
+    'compiled model would be compiled again and again. Leave compile out; engine="vllm" compiles by itself.'
 )
 
 
@@ -58,6 +66,8 @@ class TransformersBackend:
             if getattr(spec, name) != getattr(plain, name):
                 hint = '; for a server, add engine="openai"' if name in ("base_url", "api_key") else ""
                 raise OptionError(f'{name}= means nothing to engine="transformers"{hint}.')
+        if spec.compile:
+            raise OptionError(NO_COMPILE)
         self.capabilities = Capabilities(beams=True, confidence=True, schema=True)
         self.memory_report: MemoryReport | None = None
         self._spec = spec
@@ -65,6 +75,7 @@ class TransformersBackend:
         self._loaded: Loaded | None = None
         self._loop: Scheduler | StaticLoop | None = None
         self._grammars: Grammars | None = None
+        self._preparing: Preparing | None = None
 
     def context(self) -> contextlib.AbstractContextManager[Any]:
         """Inference mode; it holds for the thread that enters it only."""
@@ -83,6 +94,8 @@ class TransformersBackend:
         self._loaded, self.memory_report = loaded, loaded.memory
         refusal = gate.refusal(loaded.model) if self._spec.engine_args.get("in_flight", True) else "asked for"
         self._loop = self._static(refusal) if refusal else self._in_flight()
+        threads = 1 if self._spec.trust_remote_code else thread_count()  # such processors may keep state
+        self._preparing = Preparing(_encode(loaded), threads)
         return loaded.info
 
     def _in_flight(self) -> Scheduler:
@@ -115,28 +128,43 @@ class TransformersBackend:
     @property
     def running(self) -> Collection[Ticket]:
         """The admitted, unfinished tickets."""
-        return [row.ticket for row in self._loop.rows] if self._loop else []
+        rows = [row.ticket for row in self._loop.rows] if self._loop else []
+        return rows + self._preparing.tickets if self._preparing else rows
 
     def free_slots(self) -> int:
         """How many tickets may be admitted now; some wait, so that like lengths can be put together."""
-        return self._loop.free_slots() if self._loop else self.slots
+        if self._loop is None or self._preparing is None:
+            return self.slots
+        return self._loop.free_slots() - len(self._preparing)
 
     def admit(self, tickets: list[Ticket]) -> None:
-        """Run the processor on each request; one that it refuses fails alone."""
+        """Hand each request to the threads that encode; one whose settings cannot be used fails alone."""
+        loaded = self._need()
         for ticket in tickets:
             try:
-                self._need_loop().add(self._row(ticket))
+                settings, constraint = ticket.request.generation, self._constraint(ticket)
+                sampler = Sampler(settings, loaded.defaults, loaded.eos, loaded.device, constraint)
             except Exception as error:  # noqa: BLE001 - it is this request's own
                 ticket.fail(as_vlm_error(error))
+            else:
+                self._need_preparing().add(Task(ticket, sampler))
 
-    def _row(self, ticket: Ticket) -> Row:
+    def _collect(self) -> None:
+        """Make rows of what is encoded; a request that the processor refused fails alone."""
+        loop, preparing = self._need_loop(), self._need_preparing()
+        while not loop.full and (task := preparing.take()) is not None:
+            if isinstance(task.result, Encoded):
+                loop.add(self._row(task.ticket, task.sampler, task.result))
+            elif task.result is not None:
+                task.ticket.fail(task.result)
+
+    def _row(self, ticket: Ticket, sampler: Sampler, encoded: Encoded) -> Row:
         loaded, settings = self._need(), ticket.request.generation
-        encoded = loaded.encoder.encode(ticket.request)
         room = settings.max_new_tokens if loaded.context is None else loaded.context - encoded.prompt_tokens
         return Row(
             ticket=ticket,
             encoded=encoded,
-            sampler=Sampler(settings, loaded.defaults, loaded.eos, loaded.device, self._constraint(ticket)),
+            sampler=sampler,
             stream=TextStream(
                 loaded.tokenizer, skip_special=not ticket.request.keep_special_tokens, stop=settings.stop
             ),
@@ -157,8 +185,14 @@ class TransformersBackend:
         return self._grammars.constraint(schema)
 
     def step(self) -> None:
-        """Advance the rows: all of them by a token, or one static batch to its end."""
-        loop = self._need_loop()
+        """Advance the rows: all of them by a token, or one static batch to its end; wait if none is ready."""
+        loop, preparing = self._need_loop(), self._need_preparing()
+        self._collect()
+        if not loop.due and len(preparing):
+            preparing.wait(READY_SECONDS)  # short: cancels and calls are seen in between
+            self._collect()
+        if not loop.due and (len(preparing) or not loop.rows):
+            return
         with MODEL_GATE.running():
             loop.step()
         if isinstance(loop, Scheduler) and loop.refused:
@@ -167,13 +201,18 @@ class TransformersBackend:
             self._loop.rows = loop.rows
 
     def drop(self, ticket: Ticket) -> None:
-        """Forget a row that was cancelled."""
+        """Forget a request that was cancelled."""
+        self._need_preparing().forget(ticket)
         for row in self._need_loop().rows:
             if row.ticket is ticket:
                 self._need_loop().forget(row)
 
     def close(self) -> None:
         """Free model, caches and device memory."""
+        preparing, self._preparing = self._preparing, None
+        if preparing is not None:
+            preparing.close()
+        del preparing
         loaded, self._loaded, self._grammars, self._loop = self._loaded, None, None, None
         if loaded is None:
             return
@@ -192,6 +231,24 @@ class TransformersBackend:
         self._need()
         assert self._loop is not None  # noqa: S101 - made with the model
         return self._loop
+
+    def _need_preparing(self) -> Preparing:
+        self._need()
+        assert self._preparing is not None  # noqa: S101 - made with the model
+        return self._preparing
+
+
+def _encode(loaded: Loaded) -> Callable[[Request], Encoded]:
+    """What the preparing threads do: encode, and for a GPU put the tensors where it can copy them from."""
+    encoder, pinned = loaded.encoder, loaded.device.type == "cuda"  # no model: the threads must not keep it
+
+    def encode(request: Request) -> Encoded:
+        encoded = encoder.encode(request)
+        if pinned:
+            encoded.pin()
+        return encoded
+
+    return encode
 
 
 def _unknown(key: str) -> OptionError:

@@ -150,12 +150,21 @@ def collate(
     for key in rows[0].encoded.inputs:
         if rows[0].is_sequence(key):
             fill = pad if key == "input_ids" else 0
-            tensor = torch.cat([_padded(row, key, width, fill) for row in rows])
+            batch[key] = torch.cat([_padded(row, key, width, fill) for row in rows]).to(device)
         else:
-            tensor = torch.cat([row.encoded.inputs[key] for row in rows])
-        to = dtype if tensor.is_floating_point() else None
-        batch[key] = tensor.to(device, to, non_blocking=True)
+            batch[key] = joined([row.encoded.inputs[key] for row in rows], device, dtype)
     return batch
+
+
+def joined(parts: Sequence[torch.Tensor], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """One tensor of ``parts`` on ``device``; those with fractions in ``dtype``.
+
+    For a GPU each is copied by itself: pinned ones are then copied while the processor goes on.
+    """
+    if device.type == "cuda":
+        parts = [part.to(device, non_blocking=True) for part in parts]
+    tensor = torch.cat(list(parts))
+    return tensor.to(device, dtype if tensor.is_floating_point() else None)
 
 
 def _padded(row: Row, key: str, width: int, fill: int) -> torch.Tensor:

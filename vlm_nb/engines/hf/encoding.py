@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,10 @@ from .failures import first_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+BORROWED_TRIES = 200
+BORROWED_SECONDS = 0.005
 
 
 @dataclass(slots=True)
@@ -32,6 +37,15 @@ class Encoded:
     image_tokens: int | None
     seen_sizes: tuple[Size, ...] | None
     image_keys: tuple[str, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors."""
+        return sum(tensor.nbytes for tensor in self.inputs.values())
+
+    def pin(self) -> None:
+        """Move the tensors to memory from which a GPU copies by itself."""
+        self.inputs = {key: tensor.pin_memory() for key, tensor in self.inputs.items()}
 
 
 class Encoder:
@@ -95,12 +109,25 @@ class Encoder:
         if images:
             options["images"] = list(images)
         try:
-            out = self._processor(text=[text], return_tensors="pt", **options)
+            out = self._call_processor(text, options)
         except VLMError:
             raise
         except Exception as error:  # noqa: BLE001 - templates and processors raise anything
             raise GenerationError(f"the processor refused this request: {first_line(error)}") from None
         return {key: value for key, value in out.items() if isinstance(value, torch.Tensor)}
+
+    def _call_processor(self, text: str, options: dict[str, Any]) -> Mapping[str, Any]:
+        """A tokenizer cannot change its padding while another thread uses it: that passes in a moment."""
+        for _ in range(BORROWED_TRIES):
+            try:
+                out: Mapping[str, Any] = self._processor(text=[text], return_tensors="pt", **options)
+            except RuntimeError as error:
+                if "lready borrowed" not in str(error):
+                    raise
+                time.sleep(BORROWED_SECONDS)
+            else:
+                return out
+        raise GenerationError("the tokenizer is in use by other threads all the time; ask again.")
 
     def _check_length(self, length: int, image_tokens: int | None, request: Request) -> None:
         if self._context is None or length < self._context:

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from .batching import Row
+from .batching import Row, joined
 
 T = TypeVar("T")
 
@@ -149,9 +149,8 @@ class Features:
         dtype: torch.dtype,
     ) -> dict[str, Seen]:
         parts = list(missing.values())
-        joined = {key: torch.cat([part[key] for part in parts]).to(device) for key in parts[0]}
-        joined["pixel_values"] = joined["pixel_values"].to(dtype)
-        out = model.get_image_features(**joined, return_dict=True)
+        inputs = {key: joined([part[key] for part in parts], device, dtype) for key in parts[0]}
+        out = model.get_image_features(**inputs, return_dict=True)
         self._kind = type(out)
         deep = getattr(out, "deepstack_features", None) or []
         found = {}

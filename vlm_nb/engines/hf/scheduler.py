@@ -25,8 +25,7 @@ log = logging.getLogger("vlm_nb")
 BUDGET = {"cuda": 8192, "mps": 2048, "cpu": 2048}
 LIKE = 0.7  # rows that are prefilled together are at least this long, relative to the longest
 JOIN = 8  # a round of prefill waits until an eighth of the slots is free
-AT_ONCE = 4  # requests that may be encoded between two steps of running rows
-WAITING_BYTES = 256 * 2**20
+WAITING_BYTES = 128 * 2**20
 
 
 class Scheduler:
@@ -56,11 +55,17 @@ class Scheduler:
 
     def free_slots(self) -> int:
         """As many rows as slots may wait, so that prompts of like lengths can be prefilled together."""
-        room = 2 * self.slots - len(self.running) - len(self.waiting)
-        if not self.running and not self.waiting:
-            return self.slots
-        held = sum(t.nbytes for row in self.waiting for t in row.encoded.inputs.values())
-        return min(room, AT_ONCE) if held < WAITING_BYTES else 0
+        return 2 * self.slots - len(self.running) - len(self.waiting)
+
+    @property
+    def full(self) -> bool:
+        """Whether the tensors of waiting rows are as many bytes as they may be."""
+        return sum(row.encoded.nbytes for row in self.waiting) >= WAITING_BYTES
+
+    @property
+    def due(self) -> bool:
+        """Whether a step has something to do."""
+        return bool(self.running or self.waiting)
 
     def add(self, row: Row) -> None:
         """Take a row in."""
@@ -196,11 +201,12 @@ class Scheduler:
     def _keep(self, alive: list[int]) -> None:
         if self.block is not None:
             self._remember(self.running, alive, self.block)
-        self.running = [self.running[n] for n in alive]
+        order = _close_gaps(alive)
+        self.running = [self.running[n] for n in order]
         if not alive:
             self.block = None
         elif self.block is not None:
-            self.block.keep(alive)
+            self.block.keep(order)
 
     def _remember(self, rows: list[Row], alive: list[int], block: Block) -> None:
         if self._reuse is not None:
@@ -261,12 +267,14 @@ class Scheduler:
         """Send the newest half of the running rows back; they go on later from the tokens they have."""
         self.slots = max(1, len(self.running) // 2)
         stay = self.slots if self.block is not None and self.block.restore() else 0
-        back = self.running[stay:]
-        self.running, self.waiting = self.running[:stay], back + self.waiting
+        by_age = sorted(range(len(self.running)), key=lambda n: self.running[n].ticket.submitted)
+        rows, stays = self.running, sorted(by_age[:stay])
+        back = [rows[n] for n in by_age[stay:]]
+        self.running, self.waiting = [rows[n] for n in stays], back + self.waiting
         for row in back:
             row.single = True
         if self.block is not None and stay:
-            self.block.keep(range(stay))
+            self.block.keep(stays)
         else:
             self.block = None
         log.info("out of memory while decoding; going on with %d rows", self.slots)
@@ -276,3 +284,9 @@ class Scheduler:
         freed = self._reuse is not None and self._reuse.clear()
         devices.release_memory()
         return freed
+
+
+def _close_gaps(alive: list[int]) -> list[int]:
+    """The same rows, the last ones in the places of those that left: few rows move."""
+    inside, behind = {n for n in alive if n < len(alive)}, [n for n in alive if n >= len(alive)]
+    return [n if n in inside else behind.pop() for n in range(len(alive))]

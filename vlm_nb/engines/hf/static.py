@@ -29,6 +29,15 @@ class StaticLoop:
         """Two batches may wait, so that rows of like lengths can be put together."""
         return 2 * self.slots - len(self.rows)
 
+    full = False
+    """Its rows' tensors are bounded by their number."""
+
+    @property
+    def due(self) -> bool:
+        """Whether a batch is complete, or a person waits: what comes later waits for its end."""
+        urgent = any(row.ticket.request.interactive for row in self.rows)
+        return len(self.rows) >= self.slots or urgent
+
     def add(self, row: Row) -> None:
         """Take a row in."""
         self.rows.append(row)
