@@ -5,38 +5,18 @@ from __future__ import annotations
 import io
 import json
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import comm
 import pytest
+from explorer_helpers import SIZE, DummyComm, ask, messages, picture, reply, say, until
 from PIL import Image
 
 import vlm_nb
 from vlm_nb.errors import NoModelLoaded, OptionError, OutOfMemory, SourceNotFound
 from vlm_nb.explorer import Explorer, assets, choices, explore
-
-SIZE = (200, 100)
-
-
-class DummyComm:
-    """What a widget needs of a comm; keeps the messages."""
-
-    comm_id = "dummy"
-    kernel = "there"
-
-    def __init__(self, **_: Any) -> None:
-        self.sent: list[dict[str, Any]] = []
-
-    def send(self, data: Any = None, metadata: Any = None, buffers: Any = None) -> None:
-        self.sent.append({**(data or {}), "buffers": buffers})
-
-    def on_msg(self, callback: Any) -> None: ...
-    def on_close(self, callback: Any) -> None: ...
-    def open(self, *a: Any, **k: Any) -> None: ...
-    def close(self, *a: Any, **k: Any) -> None: ...
 
 
 @pytest.fixture(autouse=True)
@@ -44,26 +24,9 @@ def dummy_comm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comm, "create_comm", DummyComm)
 
 
-def reply(request: Any) -> Any:
-    text = request.messages[-1].text
-    if "broken" in text:
-        return RuntimeError("boom")
-    if "nothing" in text:
-        return "```json\n[]\n```"
-    if "Locate" in text:
-        w, h = request.input_sizes[0]
-        row = {"bbox_2d": [w // 4, h // 4, w // 2, h // 2], "label": "thing"}
-        return f"```json\n{json.dumps([row])}\n```"
-    return "one two three four five six seven eight nine ten"
-
-
 @pytest.fixture
 def model(fresh_registry: None) -> vlm_nb.VLM:
     return vlm_nb.load("scripted", engine="scripted", script=reply, engine_args={"delay": 0.005})
-
-
-def picture(colour: str = "red", size: tuple[int, int] = SIZE) -> Image.Image:
-    return Image.new("RGB", size, colour)
 
 
 @pytest.fixture
@@ -71,27 +34,6 @@ def x(model: vlm_nb.VLM) -> Iterator[Explorer]:
     made = explore([picture("red"), picture("blue"), picture("green")])
     yield made
     made.close()
-
-
-def say(x: Explorer, kind: str, buffers: list[Any] | None = None, **content: Any) -> None:
-    x._on_message(x, {"type": kind, **content}, buffers or [])
-
-
-def until(condition: Callable[[], Any], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.005)
-
-
-def ask(x: Explorer, prompt: str = "what?", task: str = "ask", **more: Any) -> None:
-    say(x, "ask", task=task, prompt=prompt, **more)
-    until(lambda: x.ui_answer["status"] not in ("idle", "waiting", "running"))
-
-
-def messages(x: Explorer, kind: str) -> list[dict[str, Any]]:
-    found = [m for m in x.comm.sent if m.get("method") == "custom" and m["content"]["type"] == kind]
-    return [{**m["content"], "buffers": m["buffers"]} for m in found]
 
 
 # Asking -----------------------------------------------------------------------------------------------------

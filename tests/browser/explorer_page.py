@@ -65,6 +65,54 @@ def scripted(delay=.02, **more):
 """
 
 
+# What is shown and too pale: text under 4.5:1, edges of fields under 3:1.
+CONTRAST = """() => {
+  const luminance = (c) => {
+    const [r, g, b] = c.map(v => v / 255).map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+    return .2126 * r + .7152 * g + .0722 * b;
+  };
+  const pen = new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
+  const parse = (css, under) => {
+    pen.fillStyle = under; pen.fillRect(0, 0, 1, 1); pen.fillStyle = css; pen.fillRect(0, 0, 1, 1);
+    return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const ground = (node) => {
+    const chain = [];
+    for (let n = node; n; n = n.parentElement) chain.unshift(getComputedStyle(n).backgroundColor);
+    pen.fillStyle = "#fff"; pen.fillRect(0, 0, 1, 1);
+    for (const css of chain) { pen.fillStyle = css; pen.fillRect(0, 0, 1, 1); }
+    return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const ratio = (a, b) => {
+    const [x, y] = [luminance(a), luminance(b)].sort((p, q) => p - q);
+    return (y + .05) / (x + .05);
+  };
+  const rgb = (c) => `rgb(${c.join()})`;
+  const bad = [];
+  const shown = (n) => n.getClientRects().length && !n.closest("[hidden]");
+  for (const node of document.querySelectorAll(".vlmx *:not(svg *)")) {
+    if (!shown(node) || node.closest(".vlmx-swatch, .vlmx-hidden, option, datalist, :disabled")) continue;
+    const style = getComputedStyle(node), under = ground(node);
+    const own = [...node.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+    const colour = parse(style.color, rgb(under));
+    if (own && ratio(colour, under) < 4.5) bad.push(["text", node.className, node.textContent]);
+    if (!node.matches("input:not([type=radio]), select, textarea")) continue;
+    const around = ground(node.parentElement);
+    if (ratio(parse(style.borderTopColor, rgb(around)), around) < 3) bad.push(["edge", node.className]);
+  }
+  return bad;
+}"""
+
+# Targets of the pointer under 24 CSS pixels.
+SMALL_TARGETS = """() => {
+  const kinds = "button, select, textarea, input:not([type=radio], [type=file]), [role=option]";
+  return [...document.querySelectorAll(`.vlmx :is(${kinds}, .vlmx-tasks label)`)]
+    .filter(node => node.getClientRects().length)
+    .filter(node => Math.min(node.offsetWidth, node.offsetHeight) < 24)
+    .map(node => node.textContent || node.className);
+}"""
+
+
 @dataclass
 class ExplorerPage:
     """The widget shown by cell 1 (cell 0 sets the model up)."""
@@ -112,7 +160,7 @@ class ExplorerPage:
 
     @property
     def text(self) -> Any:
-        return self.root.locator(".vlmx-text")
+        return self.root.locator(".vlmx-text").first
 
     @property
     def alerts(self) -> Any:

@@ -68,6 +68,19 @@ class JupyterServer:
     token: str
     process: subprocess.Popen[bytes] = field(repr=False)
 
+    def add_kernel(self, name: str, packages: Path) -> None:
+        """Add a kernel that finds the packages of that folder before the installed ones."""
+        folder = self.root.parent / "data" / "kernels" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        path = os.pathsep.join((str(packages), str(Path.cwd()), os.environ.get("PYTHONPATH", "")))
+        spec = {
+            "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            "display_name": name,
+            "language": "python",
+            "env": {"PYTHONPATH": path},
+        }
+        (folder / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
+
     def url(self, name: str) -> str:
         """The address at which the notebook ``name`` opens."""
         place = "doc/tree" if self.app == "lab" else "notebooks"
@@ -178,10 +191,12 @@ class NotebookPage:
     foreign_requests: list[str] = field(default_factory=list)
 
     @classmethod
-    def open(cls, page: Page, server: JupyterServer, cells: Sequence[str] = ("",)) -> NotebookPage:
+    def open(
+        cls, page: Page, server: JupyterServer, cells: Sequence[str] = ("",), kernel: str = "python3"
+    ) -> NotebookPage:
         """Write a new notebook with ``cells`` into the server's folder and open it; waits for the kernel."""
         name = f"test-{secrets.token_hex(4)}.ipynb"
-        (server.root / name).write_text(json.dumps(_notebook(cells)), encoding="utf-8")
+        (server.root / name).write_text(json.dumps(_notebook(cells, kernel)), encoding="utf-8")
         made = cls(page, server, name)
         page.on("console", made._on_console)
         page.on("pageerror", lambda error: made.console_errors.append(str(error)))
@@ -287,8 +302,8 @@ _EXECUTE = """
 """
 
 
-def _notebook(cells: Sequence[str]) -> dict[str, Any]:
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+def _notebook(cells: Sequence[str], kernel: str) -> dict[str, Any]:
+    spec = {"name": kernel, "display_name": kernel, "language": "python"}
     made = [
         {
             "cell_type": "code",
@@ -300,4 +315,4 @@ def _notebook(cells: Sequence[str]) -> dict[str, Any]:
         }
         for i, source in enumerate(cells)
     ]
-    return {"cells": made, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+    return {"cells": made, "metadata": {"kernelspec": spec}, "nbformat": 4, "nbformat_minor": 5}

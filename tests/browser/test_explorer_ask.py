@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from .explorer_page import ExplorerPage
-from .jupyter_server import NotebookPage
+from .jupyter_server import JupyterServer, NotebookPage
 
 pytestmark = pytest.mark.browser
 
@@ -79,6 +80,31 @@ def test_8_ask_and_stop_work_while_a_cell_runs(notebook: NotebookPage) -> None:
     x.wait_status("Stopped", timeout=3000)
     assert notebook.outputs(2)[0]["text"] in ("1\n", ["1\n"])
     notebook.interrupt()
+
+
+def test_8_with_ipykernel_6_the_widget_says_that_the_kernel_is_busy(
+    page: Any, server: JupyterServer, pytestconfig: pytest.Config
+) -> None:
+    older = pytestconfig.rootpath / "build" / "ipykernel6"
+    if not (older / "ipykernel").is_dir():
+        pytest.skip("no ipykernel 6: bash tests/browser/install_ipykernel6.sh")
+    server.add_kernel("older", older)
+    notebook = NotebookPage.open(page, server, kernel="older")
+    try:
+        x = ExplorerPage.start(notebook)
+        x.wait_image()
+        assert x.python("import ipykernel; print(ipykernel.version_info[0])") == "6"
+        busy = "import time; print(1); time.sleep(30)"
+        notebook.evaluate("book.model.sharedModel.cells[2].setSource(arg);", busy)
+        notebook.run(2, wait=False)
+        notebook.output(2).get_by_text("1").wait_for()
+        x.ask("What colour?", wait=False)
+        x.root.get_by_text("The kernel is busy with a cell").wait_for()
+        notebook.interrupt()
+        x.wait_status("Done")
+        assert "The circle is red" in x.text.inner_text()
+    finally:
+        notebook.close()
 
 
 def test_8_a_busy_kernel_is_named_where_messages_wait(notebook: NotebookPage) -> None:
@@ -155,6 +181,14 @@ def test_11_and_12_long_answers_scroll_in_their_own_box(notebook: NotebookPage) 
     x.button("Copy").click()
     copied = x.page.evaluate("navigator.clipboard.readText()")
     assert copied.split() == [f"word{i}" for i in range(4000)]
+
+
+def test_12_a_word_without_an_end_breaks(notebook: NotebookPage) -> None:
+    x = ExplorerPage.start(notebook, setup="ANSWERS['endless'] = 'x' * 5000\nscripted()\nNone")
+    x.ask("endless")
+    assert len(x.text.inner_text()) == 5000
+    assert x.root.locator(".vlmx-answer").evaluate("node => node.scrollWidth <= node.clientWidth")
+    assert x.root.evaluate("node => node.scrollWidth <= node.clientWidth")
 
 
 def test_13_markup_from_the_model_is_text(notebook: NotebookPage) -> None:

@@ -91,8 +91,7 @@ def test_22_two_hundred_boxes_hover_and_filter(notebook: NotebookPage) -> None:
         list(x.point(0.07, 0.03)),
     )
     print(f"hover over 200 boxes: {took[0]:.1f} ms")
-    assert took[1] == 1
-    assert took[0] < 100
+    assert took[1] == 1, "the box reacts within the very event"
     x.boxes.focus()
     x.page.keyboard.type("thing 3")
     assert x.boxes.get_by_role("option").count() == 22

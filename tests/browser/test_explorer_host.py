@@ -9,46 +9,23 @@ from typing import Any
 
 import pytest
 
-from .explorer_page import ExplorerPage
+from .explorer_page import CONTRAST, SMALL_TARGETS, ExplorerPage
 from .jupyter_server import NotebookPage
 
 pytestmark = pytest.mark.browser
 
-CONTRAST = """() => {
-  const luminance = (c) => {
-    const [r, g, b] = c.map(v => v / 255).map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
-    return .2126 * r + .7152 * g + .0722 * b;
-  };
-  const pen = new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
-  const parse = (css, under) => {
-    pen.fillStyle = under; pen.fillRect(0, 0, 1, 1); pen.fillStyle = css; pen.fillRect(0, 0, 1, 1);
-    return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3);
-  };
-  const ground = (node) => {
-    const chain = [];
-    for (let n = node; n; n = n.parentElement) chain.unshift(getComputedStyle(n).backgroundColor);
-    pen.fillStyle = "#fff"; pen.fillRect(0, 0, 1, 1);
-    for (const css of chain) { pen.fillStyle = css; pen.fillRect(0, 0, 1, 1); }
-    return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3);
-  };
-  const ratio = (a, b) => {
-    const [x, y] = [luminance(a), luminance(b)].sort((p, q) => p - q);
-    return (y + .05) / (x + .05);
-  };
-  const rgb = (c) => `rgb(${c.join()})`;
-  const bad = [];
-  const shown = (n) => n.getClientRects().length && !n.closest("[hidden]");
-  for (const node of document.querySelectorAll(".vlmx *:not(svg *)")) {
-    if (!shown(node) || node.closest(".vlmx-swatch, .vlmx-hidden, option, datalist, :disabled")) continue;
-    const style = getComputedStyle(node), under = ground(node);
-    const own = [...node.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
-    const colour = parse(style.color, rgb(under));
-    if (own && ratio(colour, under) < 4.5) bad.push(["text", node.className, node.textContent]);
-    if (!node.matches("input:not([type=radio]), select, textarea")) continue;
-    const around = ground(node.parentElement);
-    if (ratio(parse(style.borderTopColor, rgb(around)), around) < 3) bad.push(["edge", node.className]);
-  }
-  return bad;
+ON_TOP = """node => {
+  const box = node.getBoundingClientRect();
+  const corners = [[box.left + 2, box.top + 2], [box.right - 2, box.bottom - 2]];
+  return corners.every(([x, y]) => node.contains(document.elementFromPoint(x, y)));
+}"""
+CUT_OFF = """() => {
+  const frame = document.querySelector(".vlmx").getBoundingClientRect();
+  return [...document.querySelectorAll(".vlmx :is(button, input, select, textarea, label)")]
+    .filter(node => node.getClientRects().length && !node.matches("input[type=radio]"))
+    .map(node => [node.getBoundingClientRect(), node.textContent || node.className])
+    .filter(([box]) => box.left < frame.left || box.right > frame.right)
+    .map(([, name]) => name);
 }"""
 
 
@@ -79,17 +56,29 @@ def test_33_a_narrow_cell_is_one_column_with_large_targets(notebook: NotebookPag
     stage, boxes = x.stage.bounding_box(), x.boxes.bounding_box()
     assert boxes["y"] > stage["y"] + stage["height"]
     assert x.root.evaluate("node => node.scrollWidth <= node.clientWidth")
-    small = x.page.evaluate(
-        """() => {
-          const kinds = "button, select, textarea, input:not([type=radio], [type=file]), [role=option]";
-          return [...document.querySelectorAll(`.vlmx :is(${kinds}, .vlmx-tasks label)`)]
-            .filter(node => node.getClientRects().length)
-            .filter(node => Math.min(node.offsetWidth, node.offsetHeight) < 24)
-            .map(node => node.textContent || node.className);
-        }"""
-    )
-    assert small == []
+    assert x.page.evaluate(SMALL_TARGETS) == []
     x.root.screenshot(path=screenshots / f"explorer-{notebook.server.app}-narrow.png")
+
+
+def test_33_four_hundred_percent_zoom(browser: Any, server: Any, screenshots: Path) -> None:
+    # What the browser's zoom makes of a screen of 1280 × 1024: 320 × 256 CSS pixels of 4 device pixels each.
+    context = browser.new_context(viewport={"width": 320, "height": 256}, device_scale_factor=4)
+    notebook = NotebookPage.open(context.new_page(), server)
+    try:
+        x = ExplorerPage.start(notebook, "vlm_nb.explore([scene(0), scene(1)])")
+        x.wait_image()
+        x.ask("", "Find")
+        stage, boxes = x.stage.bounding_box(), x.boxes.bounding_box()
+        assert boxes["y"] > stage["y"] + stage["height"]
+        assert x.root.evaluate("node => node.scrollWidth <= node.clientWidth")
+        assert x.page.evaluate(SMALL_TARGETS) == []
+        assert x.page.evaluate(CUT_OFF) == []
+        x.drag((0.3, 0.3), (0.6, 0.6))
+        assert "Region 30%, 30% to 60%, 60%" in x.root.locator(".vlmx-chip").inner_text()
+        x.root.screenshot(path=screenshots / f"explorer-{server.app}-zoom400.png")
+    finally:
+        notebook.close()
+        context.close()
 
 
 def test_34_forced_colours_and_reduced_motion(notebook: NotebookPage) -> None:
@@ -111,6 +100,25 @@ def test_35_drags_are_right_in_a_scrolled_output(notebook: NotebookPage) -> None
     x.stage.scroll_into_view_if_needed()
     x.drag((0.3, 0.3), (0.6, 0.6))
     assert "Region 30%, 30% to 60%, 60%" in x.root.locator(".vlmx-chip").inner_text()
+
+
+def test_35_menus_are_not_clipped_in_a_scrolled_output(notebook: NotebookPage) -> None:
+    x = asked(notebook)
+    notebook.evaluate("book.activeCellIndex = 1;")
+    notebook.command("notebook:enable-output-scrolling")
+    x.page.wait_for_timeout(300)
+    x.button("History").click()
+    entry = x.root.get_by_role("button", name="1. Find every object")
+    entry.scroll_into_view_if_needed()
+    assert entry.evaluate(ON_TOP)
+    entry.click()
+    x.button("Export").click()
+    last = x.button("HTML page")
+    last.scroll_into_view_if_needed()
+    assert last.evaluate(ON_TOP)
+    with x.page.expect_download() as download:
+        last.click()
+    assert download.value.suggested_filename == "answers.html"
 
 
 @pytest.mark.parametrize("mode", ["contentVisibility", "full", "defer"])
@@ -188,6 +196,10 @@ def test_39_a_saved_notebook_shows_the_last_answer_without_a_kernel(
     page, _ = nbconvert.HTMLExporter().from_notebook_node(nbformat.from_dict(plain(saved)))
     assert "red circle" in page
     assert "data:image/jpeg;base64," in page
+    bare = plain(saved)
+    bare["cells"][1]["outputs"] = []
+    without, _ = nbconvert.HTMLExporter().from_notebook_node(nbformat.from_dict(bare))
+    assert len(page) - len(without) <= 200_000
     (notebook.server.root / "reopened.ipynb").write_text(json.dumps(saved), encoding="utf-8")
     x.page.goto(notebook.server.url("reopened.ipynb"))
     notebook.wait_ready()

@@ -27,7 +27,6 @@ ORDER = [
     "Image number",
     "image",
     "boxes",
-    "Ask",
     "Prompt",
     "Send",
     "Export",
@@ -55,6 +54,20 @@ def test_1_the_tab_key_goes_through_the_controls_in_order_and_back(notebook: Not
     x.task("Ask")
     assert tab_names(x, "Tab", x.root.get_by_label("Model", exact=True)) == ORDER
     assert tab_names(x, "Shift+Tab", x.button("Export")) == ORDER[::-1]
+
+
+def test_1_a_long_answer_is_no_stop_of_its_own_and_scrolls_by_keys(notebook: NotebookPage) -> None:
+    x = ExplorerPage.start(notebook, "vlm_nb.explore([scene(0), scene(1)])", "scripted(0)\nNone")
+    x.wait_image()
+    x.ask("a long answer")
+    no_boxes = [name for name in ORDER if name != "boxes"]
+    assert tab_names(x, "Tab", x.root.get_by_label("Model", exact=True)) == no_boxes
+    x.button("Export").focus()
+    box = x.root.locator(".vlmx-answer")
+    before = box.evaluate("node => node.scrollTop")
+    x.page.keyboard.press("PageDown")
+    x.page.wait_for_timeout(500)
+    assert box.evaluate("node => node.scrollTop") > before
 
 
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
@@ -180,6 +193,17 @@ def test_5_a_failed_load_is_an_alert_with_details(
     x.button("Load").click()
     x.root.get_by_text(f"{name} · cpu").wait_for()
     x.ask("What colour?")
+
+
+def test_5_a_name_that_is_not_there_offline_with_the_real_engine(notebook: NotebookPage) -> None:
+    x = ExplorerPage.start(notebook, setup="None")
+    x.root.get_by_label("Model", exact=True).fill("nobody/nothing-at-all")
+    x.button("Load").click()
+    alert = x.alerts.filter(has_text="nobody/nothing-at-all")
+    alert.wait_for(timeout=60_000)
+    assert "Traceback" not in alert.locator("p").first.inner_text()
+    assert x.button("Load").is_enabled()
+    assert x.python("print(len(vlm_nb.loaded()))") == "0"
 
 
 def test_unload_says_so_and_closing_unloads_what_was_loaded_here(notebook: NotebookPage) -> None:

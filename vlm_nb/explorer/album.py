@@ -115,6 +115,12 @@ class Album:
         self._kept.move_to_end(index)
         return self._kept[index]
 
+    def close(self) -> None:
+        """Let all images go."""
+        self.items = []
+        self._kept.clear()
+        self._uploads.clear()
+
     def tell(self) -> None:
         """Send the count and the place."""
         count = len(self.items)

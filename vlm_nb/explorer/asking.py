@@ -1,63 +1,31 @@
-"""Questions from the widget: one turn each, submitted on a worker thread, followed by the pump."""
+"""Questions from the widget: one turn each, to one model or two, put on a worker thread, read by the pump."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..asking import Job, Prepared
 from ..engines.base import Ticket
 from ..errors import OptionError
-from ..results import BBox, Prediction
-from . import images
+from ..results import BBox
+from . import questions
 from .album import Album
-from .edits import Boxes, clipped, to_whole
+from .edits import clipped
 from .loading import ModelDesk
 from .screen import Screen
 from .state import TASKS, Answer
 from .threads import Pump, Worker
+from .turns import Reply, Turn, verdict
 
 if TYPE_CHECKING:
     from ..model import VLM
 
 TEXT_PER_SECOND = 250_000
-SHORT = 120
 LISTED = 200
-
-
-@dataclass(slots=True)
-class Turn:
-    """One question and what came of it. ``boxes`` are the answer's, as corrected since."""
-
-    answer: Answer
-    boxes: Boxes = field(default_factory=Boxes)
-    prediction: Prediction | None = None
-    cancelled: threading.Event = field(default_factory=threading.Event)
-    ticket: Ticket | None = None
-    sent: float = 0.0
-
-    def result(self) -> Prediction | None:
-        """The prediction with the boxes as they are now; None where there was no answer."""
-        if self.prediction is None:
-            return None
-        return replace(self.prediction, grounded_phrases=tuple(box.to_phrase() for box in self.boxes.now))
-
-    def line(self) -> dict[str, Any]:
-        """One row of the history."""
-        answer = self.answer
-        return {
-            "number": answer.number,
-            "task": answer.task,
-            "prompt": answer.prompt[:SHORT],
-            "label": answer.label,
-            "image": answer.image,
-            "status": answer.status,
-            "text": answer.text[:SHORT],
-            "boxes": len(self.boxes.now),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +33,7 @@ class _Asked:
     """What is needed to read the answer of a ticket."""
 
     turn: Turn
+    reply: Reply
     model: VLM
     job: Job
     prepared: Prepared
@@ -95,26 +64,31 @@ class AskDesk:
             raise OptionError(f"unknown task {task!r}; allowed are: {', '.join(TASKS)}.")
         self._album.source(self._album.index)
         region = clipped(message["region"]) if message.get("region") else None
-        turn = self._new(task, "" if task == "caption" else prompt, region)
-        self._worker.put(lambda: self._begin(turn))
+        rival = self._models.by_id(message["rival"]) if message.get("rival") else None
+        turn = self._new(task, "" if task == "caption" else prompt, region, replies=2 if rival else 1)
+        self._worker.put(lambda: self._begin(turn, rival))
 
     def stop(self, message: dict[str, Any]) -> None:
-        """Stop the open answer; its text so far is kept."""
-        if self.shown is not None and self.shown.answer.open:
-            self.shown.cancelled.set()
-            if self.shown.ticket is not None:
-                self.shown.ticket.cancel()
-            else:
-                self._models.give_up()
+        """Stop the open answer (both, where two are compared); the text so far is kept."""
+        turn = self.shown
+        if turn is None or not turn.open:
+            return
+        turn.cancelled.set()
+        tickets = [reply.ticket for reply in turn.replies if reply.ticket is not None]
+        for ticket in tickets:
+            ticket.cancel()
+        if not tickets:
+            self._models.give_up()
 
     def edit(self, message: dict[str, Any]) -> None:
         """Apply one gesture to the shown boxes. Raises OptionError."""
         turn = self.shown
         if turn is None or turn.answer.image != self._album.index:
             turn = self._new("draw", "", None, status="done")
-        if turn.prediction is None:
-            turn.prediction = self._drawn(turn)
-        turn.boxes = turn.boxes.apply(message)
+        if turn.replies[0].prediction is None:
+            turn.replies[0].prediction = questions.drawn(turn.answer, self._album)
+        with self._lock:
+            turn.boxes = turn.boxes.apply(message)
         self.tell()
         self._ended(turn)
 
@@ -131,50 +105,47 @@ class AskDesk:
     def moved(self) -> None:
         """Another image is shown: show its last turn, unless an answer is open."""
         shown, index = self.shown, self._album.index
-        if shown is not None and (shown.answer.open or shown.answer.image == index):
+        if shown is not None and (shown.open or shown.answer.image == index):
             return
         here = [turn for turn in self.turns if turn.answer.image == index]
         self.shown = here[-1] if here else None
         self.tell()
 
     def close(self) -> None:
-        """Stop the open answer and the pump."""
+        """Stop the open answer and the pump; what was answered stays."""
         self.stop({})
         self._pump.close()
+        with self._lock:
+            self._asked.clear()
 
     # On the worker thread -----------------------------------------------------------------------------------
 
-    def _begin(self, turn: Turn) -> None:
-        try:
-            model = self._models.need()
-            if turn.cancelled.is_set():
-                self._set(turn, turn.answer.stopped())
-                return
-            self._set(turn, turn.answer.running(model.name))
-            job = self._job(model, turn)
-            self._submit(_Asked(turn, model, job, model.asker.prepare(job)))
-        except Exception as error:  # noqa: BLE001 - shown to the user, whatever it is
-            stopped = turn.cancelled.is_set()
-            self._set(turn, turn.answer.stopped() if stopped else turn.answer.failed(error))
+    def _begin(self, turn: Turn, rival: VLM | None) -> None:
+        """Put the question to each model; what goes wrong with one is that one's answer."""
+        for side, reply in enumerate(turn.replies):
+            try:
+                model = self._models.need()
+                if side and rival is model:
+                    raise OptionError(f"{model.name} would be compared with itself; choose another model.")
+                self._put(turn, reply, rival if side else model)
+            except Exception as error:  # noqa: BLE001 - shown to the user, whatever it is
+                stopped = turn.cancelled.is_set()
+                self._end(turn, reply, reply.answer.stopped() if stopped else reply.answer.failed(error))
 
-    def _job(self, model: VLM, turn: Turn) -> Job:
-        answer = turn.answer
-        index = answer.image or 0
-        source: Any = self._album.source(index)
-        if answer.region is not None:
-            image = self._album.image(index).image
-            source = image.crop(images.pixel_rect(answer.region, image.size))
-        task: Any = TASKS[answer.task]
-        if answer.task == "ground" and not answer.prompt:
-            task = "detect"
-        return model.job(source, answer.prompt or None, task)
+    def _put(self, turn: Turn, reply: Reply, model: VLM | None) -> None:
+        if turn.cancelled.is_set() or model is None:
+            self._end(turn, reply, reply.answer.stopped())
+            return
+        self._set(reply, reply.answer.running(self._models.label(model)))
+        job = questions.job_of(model, reply.answer, self._album)
+        self._submit(_Asked(turn, reply, model, job, model.asker.prepare(job)))
 
     def _submit(self, asked: _Asked) -> None:
         self._pump.start()
         with self._lock:
             ticket = asked.model.engine.submit(asked.prepared.request, self._pump.outbox)
             self._asked[ticket] = asked
-            asked.turn.ticket = ticket
+            asked.reply.ticket = ticket
         if asked.turn.cancelled.is_set():
             ticket.cancel()
 
@@ -183,54 +154,40 @@ class AskDesk:
     def _grew(self, ticket: Ticket) -> None:
         with self._lock:
             asked = self._asked.get(ticket)
-        if asked is None or not asked.turn.answer.open:
+        if asked is None or not asked.reply.answer.open:
             return
-        turn, text = asked.turn, ticket.text
-        turn.answer = turn.answer.grown(text)
-        if time.monotonic() - turn.sent > len(text) / TEXT_PER_SECOND:
-            turn.sent = time.monotonic()
-            self._show_answer(turn)
+        reply, text = asked.reply, ticket.text
+        reply.answer = reply.answer.grown(text)
+        if time.monotonic() - reply.sent > len(text) / TEXT_PER_SECOND:
+            reply.sent = time.monotonic()
+            self._show_text(asked.turn)
 
     def _finished(self, ticket: Ticket) -> None:
         with self._lock:
             asked = self._asked.pop(ticket, None)
         if asked is None or ticket.completion is None:
             return
-        turn = asked.turn
-        turn.ticket = None
+        turn, reply = asked.turn, asked.reply
+        reply.ticket = None
         try:
-            prediction = self._whole(turn, asked.model.finish(asked.job, asked.prepared, ticket.completion))
+            found = asked.model.finish(asked.job, asked.prepared, ticket.completion)
+            prediction = questions.of_whole(found, reply.answer, self._album)
         except Exception as error:  # noqa: BLE001 - shown to the user, whatever it is
-            self._set(turn, replace(turn.answer, text=ticket.text).failed(error))
+            self._end(turn, reply, replace(reply.answer, text=ticket.text).failed(error))
             return
-        turn.prediction, turn.boxes = prediction, Boxes.of(prediction.grounded_phrases)
-        self._set(turn, turn.answer.finished(prediction))
-        self._ended(turn)
-
-    def _whole(self, turn: Turn, prediction: Prediction) -> Prediction:
-        """The answer about a region, in terms of the whole image."""
-        region = turn.answer.region
-        if region is None:
-            return prediction
-        loaded = self._album.image(turn.answer.image or 0)
-        rect, (width, height) = images.pixel_rect(region, loaded.image.size), loaded.image.size
-        cut = (rect[0] / width, rect[1] / height, rect[2] / width, rect[3] / height)
-        from ..display import preview_jpeg
-
-        return replace(
-            prediction,
-            grounded_phrases=tuple(to_whole(p, cut) for p in prediction.grounded_phrases),
-            image_size=loaded.original_size,
-            source=turn.answer.label,
-            preview=preview_jpeg(loaded.image),
-        )
+        reply.prediction = prediction
+        with self._lock:
+            turn.boxes = turn.boxes.joined(prediction.grounded_phrases, turn.replies.index(reply))
+        self._end(turn, reply, reply.answer.finished(prediction))
 
     # Telling the browser ------------------------------------------------------------------------------------
 
     def _busy(self) -> bool:
-        return any(turn.answer.open for turn in self.turns[-1:])
+        return any(turn.open for turn in self.turns[-1:])
 
-    def _new(self, task: str, prompt: str, region: BBox | None, status: Any = "waiting") -> Turn:
+    def _new(
+        self, task: str, prompt: str, region: BBox | None, status: Any = "waiting", replies: int = 1
+    ) -> Turn:
         index = self._album.index
         answer = Answer(
             number=len(self.turns) + 1,
@@ -241,42 +198,44 @@ class AskDesk:
             label=self._album.label(index),
             region=region,
         )
-        turn = Turn(answer)
+        turn = Turn(tuple(Reply(answer) for _ in range(replies)))
         self.turns = [*self.turns, turn]
         self.shown = turn
         self.tell()
         return turn
 
-    def _drawn(self, turn: Turn) -> Prediction:
-        loaded = self._album.image(self._album.index)
-        from ..display import preview_jpeg
-
-        return Prediction(
-            "",
-            grounding="found",
-            source=turn.answer.label,
-            image_size=loaded.original_size,
-            preview=preview_jpeg(loaded.image),
-        )
-
-    def _set(self, turn: Turn, answer: Answer) -> None:
-        turn.answer = answer
+    def _set(self, reply: Reply, answer: Answer) -> None:
+        reply.answer = answer
         self.tell()
 
-    def _show_answer(self, turn: Turn) -> None:
+    def _end(self, turn: Turn, reply: Reply, answer: Answer) -> None:
+        self._set(reply, answer)
+        if not turn.open and turn.results:
+            self._ended(turn)
+
+    def _show_text(self, turn: Turn) -> None:
         if self.shown is turn:
-            self._screen.show(answer=turn.answer.to_dict())
+            self._screen.show(rival=_rival(turn), answer=turn.answer.to_dict())
 
     def tell(self) -> None:
         """Send the shown turn and the history."""
-        turn = self.shown or Turn(Answer())
+        turn = self.shown or Turn((Reply(Answer()),))
         self._screen.show(
             boxes={
                 "image": turn.answer.image,
                 "turn": turn.answer.number,
-                "items": [box.to_dict() for box in turn.boxes.now],
+                "items": turn.items(),
                 "undo": bool(turn.boxes.before),
             },
             history=[one.line() for one in self.turns[-LISTED:]],
+            rival=_rival(turn),
             answer=turn.answer.to_dict(),
         )
+
+
+def _rival(turn: Turn) -> dict[str, Any]:
+    """The second answer and how far the two agree, for the browser; empty where one model was asked."""
+    if len(turn.replies) < 2:
+        return {}
+    compared = turn.comparison
+    return {**turn.replies[1].answer.to_dict(), "verdict": verdict(compared) if compared else ""}

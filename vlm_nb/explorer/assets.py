@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "static"
-MODULES = ("geometry.js", "dom.js", "stage.js", "boxes.js", "answer.js", "bars.js", "explorer.js")
+PARTS = ("geometry", "dom", "stage", "boxes", "composer", "answer", "tools", "models", "images", "explorer")
 _IMPORT = re.compile(r"^import [^;]*;\n", re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?(?:function|const|class) )", re.MULTILINE)
 
@@ -19,7 +19,7 @@ _EXPORT = re.compile(r"^export (?=(?:async )?(?:function|const|class) )", re.MUL
 @functools.cache
 def esm() -> str:
     """The whole widget as one ES module."""
-    return "\n".join(_joined(FOLDER / name) for name in MODULES)
+    return "\n".join(_joined(FOLDER / f"{name}.js") for name in PARTS)
 
 
 @functools.cache

@@ -6,10 +6,16 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import registry
+from .servers import SERVER, address_of
+
+if TYPE_CHECKING:
+    from ..model import VLM
 
 DEMO = "demo"
 PRECISIONS = {
@@ -21,13 +27,59 @@ PRECISIONS = {
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
 
-def model_choices() -> list[dict[str, str]]:
-    """Loaded models, the demo model, then vision-language models in the local cache: name and a hint."""
-    found = {model.name: "loaded" for model in registry.loaded()}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What to load: ``server`` is the address where ``device`` is SERVER; ``keep`` leaves the loaded ones."""
+
+    name: str
+    precision: str = "auto"
+    device: str = "auto"
+    server: str = ""
+    keep: bool = False
+
+    @classmethod
+    def read(cls, message: Mapping[str, Any]) -> Wish:
+        """Read the browser's message."""
+        texts = {key: str(message.get(key) or "").strip() for key in ("precision", "device", "server")}
+        chosen = {key: text for key, text in texts.items() if text}
+        return cls(name=str(message.get("model") or "").strip(), keep=bool(message.get("keep")), **chosen)
+
+    @property
+    def unspecific(self) -> bool:
+        """Whether a loaded model of the name is what is meant."""
+        return self.precision == "auto" and self.device == "auto"
+
+
+def model_choices(offered: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
+    """Loaded models, the demo model, vision-language models in the local cache, then those of servers.
+
+    ``offered`` maps a server's address to its models. Each has a name and a hint, those of servers their
+    ``server`` too.
+    """
+    found = {model.name: "loaded" for model in registry.loaded() if address_of(model) is None}
     found.setdefault(DEMO, "small, drawn scenes only")
     for name in cached_models():
         found.setdefault(name, "in the local cache")
-    return [{"name": name, "hint": hint} for name, hint in found.items()]
+    local = [{"name": name, "hint": hint} for name, hint in found.items()]
+    remote = [
+        {"name": name, "hint": f"at {address}", "server": address}
+        for address, names in offered.items()
+        for name in names
+    ]
+    return local + remote
+
+
+def labels(models: Sequence[VLM]) -> list[str]:
+    """A name for each of several loaded models, with precision or place, then a number, where two are one."""
+    made = [model.name for model in models]
+    kinds = [f"{model.name} ({_kind(model)})" for model in models]
+    made = [kind if made.count(name) > 1 else name for name, kind in zip(made, kinds, strict=True)]
+    return [f"{name}, {i}" if made.count(name) > 1 else name for i, name in enumerate(made, 1)]
+
+
+def _kind(model: VLM) -> str:
+    info = model.info
+    return str(info.quantization or info.dtype or info.device)
 
 
 def cached_models(cache: Path | None = None) -> list[str]:
@@ -50,7 +102,7 @@ def _has_processor(model: Path) -> bool:
 
 
 def device_choices() -> list[dict[str, Any]]:
-    """Auto, each GPU with its free memory, the CPU: id, label.
+    """Auto, each GPU with its free memory, the CPU, a server: id, label.
 
     Asks the driver's own tool: importing torch for it would hold the whole kernel up for seconds.
     """
@@ -58,7 +110,8 @@ def device_choices() -> list[dict[str, Any]]:
     if (sys.platform, platform.machine()) == ("darwin", "arm64"):
         found.append({"id": "mps", "label": "Apple GPU (mps)"})
     free = free_memory()
-    return [*found, {"id": "cpu", "label": f"CPU, {gigabytes(free)} free" if free else "CPU"}]
+    found.append({"id": "cpu", "label": f"CPU, {gigabytes(free)} free" if free else "CPU"})
+    return [*found, {"id": SERVER, "label": "A server"}]
 
 
 def _gpus() -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ class Box:
     """One box: ``bbox`` is (x_min, y_min, x_max, y_max) in 0..1 of the upright original image.
 
     ``original`` is what the model said where a person has changed it; None for an untouched or drawn box.
+    ``side`` is 0, or 1 for the second of two models that are compared.
     """
 
     id: int
@@ -26,6 +27,7 @@ class Box:
     source: str = "model"
     confidence: float | None = None
     original: GroundedPhrase | None = None
+    side: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for the browser."""
@@ -36,6 +38,7 @@ class Box:
             "source": self.source,
             "confidence": self.confidence,
             "changed": self.original is not None,
+            "side": self.side,
         }
 
     def to_phrase(self) -> GroundedPhrase:
@@ -51,14 +54,14 @@ class Boxes:
     before: tuple[tuple[Box, ...], ...] = ()
     next_id: int = 1
 
-    @classmethod
-    def of(cls, phrases: Sequence[GroundedPhrase]) -> Boxes:
-        """Boxes as a model gave them."""
+    def joined(self, phrases: Sequence[GroundedPhrase], side: int = 0) -> Boxes:
+        """Add a model's boxes as it gave them: no gesture, so undo never takes them away."""
         made = tuple(
-            Box(id=i, phrase=p.phrase, bbox=p.bbox, source=p.source, confidence=p.confidence)
-            for i, p in enumerate(phrases, 1)
+            Box(id=i, phrase=p.phrase, bbox=p.bbox, source=p.source, confidence=p.confidence, side=side)
+            for i, p in enumerate(phrases, self.next_id)
         )
-        return cls(made, (), len(made) + 1)
+        before = tuple(_by_side((*state, *made)) for state in self.before)
+        return Boxes(_by_side((*self.now, *made)), before, self.next_id + len(made))
 
     def apply(self, change: dict[str, Any]) -> Boxes:
         """Apply one gesture: ``{"op": "add"|"change"|"rename"|"delete"|"undo", "id", "bbox", "phrase"}``.
@@ -83,7 +86,7 @@ class Boxes:
             bbox=clipped(change["bbox"]),
             source="human",
         )
-        return Boxes((*self.now, box), (*self.before, self.now), self.next_id + 1)
+        return Boxes(_by_side((*self.now, box)), (*self.before, self.now), self.next_id + 1)
 
     def _change(self, change: dict[str, Any]) -> Boxes:
         old = self._find(change.get("id"))
@@ -114,6 +117,10 @@ class Boxes:
             if box.id == number:
                 return box
         raise OptionError(f"there is no box {number!r}.")
+
+
+def _by_side(boxes: Sequence[Box]) -> tuple[Box, ...]:
+    return tuple(sorted(boxes, key=lambda box: box.side))
 
 
 def clipped(bbox: Sequence[float]) -> BBox:

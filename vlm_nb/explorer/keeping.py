@@ -1,4 +1,4 @@
-"""The answers as files: JSON lines, a CSV table, one HTML page. Pure: predictions in, text out."""
+"""The answers as files: JSON lines, a CSV table, one HTML page. Pure: turns in, text out."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import html
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from .. import display
 from ..errors import OptionError
-from ..results import Outcome, Prediction, outcome_rows
+from ..results import Outcome, outcome_rows
+from .turns import Turn, together
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
@@ -31,14 +33,23 @@ class Exported(NamedTuple):
     text: str
 
 
-def to_jsonl(predictions: Sequence[Prediction]) -> str:
+def columns(turn: Turn) -> dict[str, Any]:
+    """What a row says beside its prediction: the turn's number, and how far two compared answers agree."""
+    compared = turn.comparison
+    return {"turn": turn.answer.number, "agreement": compared.rows[0].agreement if compared else None}
+
+
+def to_jsonl(turns: Sequence[Turn]) -> str:
     """One JSON object a line, with everything but the image (see ``Prediction.to_dict``)."""
-    return "".join(json.dumps(p.to_dict(), ensure_ascii=False) + "\n" for p in predictions)
+    rows = ({**p.to_dict(), **columns(turn)} for turn in turns for p in turn.results)
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def to_csv(predictions: Sequence[Prediction]) -> str:
-    """The columns of ``vlm_nb.to_frame``; boxes are JSON in their cell."""
-    rows = outcome_rows([Outcome(prediction, None) for prediction in predictions])
+def to_csv(turns: Sequence[Turn]) -> str:
+    """The columns of ``Explorer.results``; boxes are JSON in their cell."""
+    predictions = [(p, columns(turn)) for turn in turns for p in turn.results]
+    plain = outcome_rows([Outcome(prediction, None) for prediction, _ in predictions])
+    rows = [{**row, **more} for row, (_, more) in zip(plain, predictions, strict=True)]
     stream = io.StringIO()
     if rows:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
@@ -47,31 +58,40 @@ def to_csv(predictions: Sequence[Prediction]) -> str:
     return stream.getvalue()
 
 
-def to_html(predictions: Sequence[Prediction], title: str = "vlm_nb Explorer") -> str:
+def to_html(turns: Sequence[Turn], title: str = "vlm_nb Explorer") -> str:
     """One page that needs nothing else: each answer with its image and boxes. All text is escaped."""
-    articles = "\n".join(_article(number, p) for number, p in enumerate(predictions, 1))
+    articles = "\n".join(_article(turn) for turn in turns if turn.results)
     return _PAGE.format(title=html.escape(title), articles=articles or "<p>No answers yet.</p>")
 
 
-def _article(number: int, prediction: Prediction) -> str:
-    from .. import display
-
-    heading = html.escape(f"{number}. {prediction.prompt or 'Drawn boxes'}")
-    body = display.prediction_bundle(prediction).get("text/html", "")
-    return f"<article><h2>{heading}</h2>{body}</article>"
+def _article(turn: Turn) -> str:
+    asked = turn.answer.prompt or turn.results[0].prompt or "Drawn boxes"
+    heading = html.escape(f"{turn.answer.number}. {asked}")
+    return f"<article><h2>{heading}</h2>{turn_bundle(turn)['text/html']}</article>"
 
 
-_FORMATS: Mapping[str, tuple[str, Callable[[Sequence[Prediction]], str]]] = {
+def turn_bundle(turn: Turn) -> dict[str, str]:
+    """Text and HTML of a turn's answer; of two that are compared one image with both, and their table."""
+    compared = turn.comparison
+    made = display.prediction_bundle(together(compared) if compared else turn.results[0])
+    page = made.get("text/html", "")
+    if compared is None:
+        return {**made, "text/html": page}
+    table = compared._repr_mimebundle_()["text/html"]
+    return {"text/plain": repr(compared), "text/html": page + table}
+
+
+_FORMATS: Mapping[str, tuple[str, Callable[[Sequence[Turn]], str]]] = {
     "json": ("answers.jsonl|application/x-ndjson", to_jsonl),
     "csv": ("answers.csv|text/csv", to_csv),
     "html": ("answers.html|text/html", to_html),
 }
 
 
-def export(predictions: Sequence[Prediction], format: str) -> Exported:
+def export(turns: Sequence[Turn], format: str) -> Exported:
     """Return the file of ``format`` ("json", "csv" or "html"). Raises OptionError."""
     if format not in _FORMATS:
         raise OptionError(f"unknown export format {format!r}; allowed are: {', '.join(_FORMATS)}.")
     kind, write = _FORMATS[format]
     name, mime = kind.split("|")
-    return Exported(name, mime, write(predictions))
+    return Exported(name, mime, write(turns))

@@ -11,7 +11,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..results import Prediction
+    from .turns import Turn
 
 EMPTY = "vlm_nb Explorer: run the cell again to use it."
 
@@ -31,10 +31,10 @@ class Keepsake:
             self._ids = (*self._ids, display_id)
             _publish(self._bundle, display_id, update=False)
 
-    def update(self, prediction: Prediction | None) -> None:
-        """Replace the outputs by the state after ``prediction``."""
+    def update(self, turn: Turn | None) -> None:
+        """Replace the outputs by the state after ``turn``."""
         with self._lock:
-            self._bundle = bundle(prediction)
+            self._bundle = bundle(turn)
             for display_id in self._ids:
                 _publish(self._bundle, display_id, update=True)
 
@@ -46,14 +46,14 @@ def _publish(data: dict[str, str], display_id: str, *, update: bool) -> None:
     publish(data, transient={"display_id": display_id}, update=update)
 
 
-def bundle(prediction: Prediction | None) -> dict[str, str]:
-    """The MIME bundle of ``prediction``: text, and HTML with the image and its boxes (at most 150 KB)."""
-    if prediction is None:
+def bundle(turn: Turn | None) -> dict[str, str]:
+    """The MIME bundle of ``turn``: text, and HTML with the image and its boxes (at most 150 KB)."""
+    if turn is None or not turn.results:
         return {"text/plain": EMPTY, "text/html": _wrapped(f"<p>{EMPTY}</p>")}
-    from .. import display
+    from .keeping import turn_bundle
 
-    made = display.prediction_bundle(prediction)
-    return {**made, "text/html": _wrapped(made.get("text/html", ""))}
+    made = turn_bundle(turn)
+    return {**made, "text/html": _wrapped(made["text/html"])}
 
 
 def _wrapped(html: str) -> str:

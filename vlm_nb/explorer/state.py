@@ -79,7 +79,7 @@ class Answer:
             self,
             status="stopped" if stopped else "done",
             text=prediction.caption if prediction.caption.strip() or not stopped else prediction.raw,
-            model=prediction.model,
+            model=self.model or prediction.model,
             grounding=prediction.grounding,
             notes=prediction.notes,
             seconds=prediction.usage.seconds,

@@ -17,15 +17,17 @@ from ..engines.spec import LoadSpec
 from ..errors import OptionError, unknown_option
 from . import assets, keeping
 from .album import Album, from_table
-from .asking import AskDesk, Turn
+from .asking import AskDesk
 from .keepsake import Keepsake
 from .loading import ModelDesk
 from .state import Answer, Loading, Problem
 from .threads import Worker
+from .turns import Turn
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from ..comparing import Comparison
     from ..model import VLM
     from ..results import Prediction
 
@@ -46,6 +48,7 @@ class Explorer(anywidget.AnyWidget):
     ui_album = traitlets.Dict().tag(sync=True)
     ui_picture = traitlets.Dict().tag(sync=True)
     ui_answer = traitlets.Dict().tag(sync=True)
+    ui_rival = traitlets.Dict().tag(sync=True)
     ui_boxes = traitlets.Dict().tag(sync=True)
     ui_history: Any = traitlets.List().tag(sync=True)
     ui_notice = traitlets.Dict().tag(sync=True)
@@ -68,7 +71,8 @@ class Explorer(anywidget.AnyWidget):
         self._image_worker = Worker("vlm_nb-explorer-images")
         self._model_worker = Worker("vlm_nb-explorer-models")
         self._album = Album(self, self._image_worker, self._moved)
-        self._models = ModelDesk(self, self._model_worker, options, chosen)
+        self._server_worker = Worker("vlm_nb-explorer-servers")
+        self._models = ModelDesk(self, self._model_worker, self._server_worker, options, chosen)
         self._desk = AskDesk(self, self._models, self._album, self._model_worker, self._keep)
         self._keepsake = Keepsake()
         self._handlers = self._table()
@@ -87,6 +91,7 @@ class Explorer(anywidget.AnyWidget):
             "load": models.load,
             "cancel_load": models.cancel,
             "unload": models.unload,
+            "server": models.servers.look,
             "pick": album.pick,
             "go": album.show,
             "large": album.large,
@@ -115,22 +120,37 @@ class Explorer(anywidget.AnyWidget):
 
     @property
     def prediction(self) -> Prediction | None:
-        """The shown answer, its boxes as corrected; None before the first."""
+        """The shown answer, its boxes as corrected; None before the first. Of two compared the first's."""
         return self._desk.shown.result() if self._desk.shown else None
 
     @property
     def predictions(self) -> list[Prediction]:
-        """All answers in order, their boxes as corrected."""
-        found = (turn.result() for turn in self._desk.turns)
-        return [prediction for prediction in found if prediction is not None]
+        """All answers in order, their boxes as corrected; a comparison gives two."""
+        return [prediction for turn in self._desk.turns for prediction in turn.results]
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """The shown answers of two models side by side; None where one was asked, or one has not answered."""
+        return self._desk.shown.comparison if self._desk.shown else None
+
+    @property
+    def comparisons(self) -> list[Comparison]:
+        """All comparisons in order, counted on the boxes as corrected."""
+        found = (turn.comparison for turn in self._desk.turns)
+        return [comparison for comparison in found if comparison is not None]
 
     @property
     def results(self) -> DataFrame:
-        """All answers as a DataFrame: what ``vlm_nb.to_frame`` gives. Needs pandas."""
+        """All answers as a DataFrame: what ``vlm_nb.to_frame`` gives, and two columns. Needs pandas.
+
+        ``turn`` numbers the questions (two compared answers have one), ``agreement`` is 0..1 between them.
+        """
         from ..frames import to_frame
         from ..results import Outcome
 
-        return to_frame([Outcome(prediction, None) for prediction in self.predictions])
+        rows = [(p, keeping.columns(turn)) for turn in self._desk.turns for p in turn.results]
+        frame = to_frame([Outcome(prediction, None) for prediction, _ in rows])
+        return frame.assign(**{name: [more[name] for _, more in rows] for name in ("turn", "agreement")})
 
     def to_html(self, path: str | Path) -> Path:
         """Write all answers, with images and boxes, as one page that needs nothing else; return its path.
@@ -141,7 +161,7 @@ class Explorer(anywidget.AnyWidget):
             raise OptionError(f"{path!r}: expected the name of an HTML file.")
         target = Path(path).expanduser()
         try:
-            target.write_text(keeping.to_html(self.predictions), encoding="utf-8")
+            target.write_text(keeping.to_html(self._desk.turns), encoding="utf-8")
         except OSError as error:
             raise OptionError(f"{str(target)!r} cannot be written: {error.strerror}.") from None
         return target
@@ -154,8 +174,10 @@ class Explorer(anywidget.AnyWidget):
         self._desk.close()
         self._image_worker.close()
         self._model_worker.close()
+        self._server_worker.close()
         self._models.close()
-        self._album.items = []
+        self._album.close()
+        self._handlers = {}
         super().close()
 
     # The seam to the parts (see ``screen.Screen``) ----------------------------------------------------------
@@ -183,7 +205,7 @@ class Explorer(anywidget.AnyWidget):
             self.show(notice={"number": self._notices, "message": problem.message, "detail": problem.detail})
 
     def _export(self, message: dict[str, Any]) -> None:
-        made = keeping.export(self.predictions, str(message.get("format")))
+        made = keeping.export(self._desk.turns, str(message.get("format")))
         content = {"type": "file", "name": made.name, "mime": made.mime}
         self.message(content, [made.text.encode()])
 
@@ -192,12 +214,12 @@ class Explorer(anywidget.AnyWidget):
 
     def _keep(self, turn: Turn) -> None:
         # Drawing takes a moment: neither a handler nor the pump waits for it.
-        self._image_worker.put(lambda: self._keepsake.update(turn.result()))
+        self._image_worker.put(lambda: self._keepsake.update(turn))
 
     # From the browser ---------------------------------------------------------------------------------------
 
     def _on_message(self, _: Any, content: Any, buffers: list[Any]) -> None:
-        kind = content.get("type") if isinstance(content, dict) else None
+        kind = content.get("type") if isinstance(content, dict) and not self._closed else None
         try:
             if kind == "upload":
                 self._album.upload(content, buffers)

@@ -1,6 +1,6 @@
 // The accessible side of the overlay: a listbox of the boxes, one stop of the Tab key, filtered by typing.
 
-import { phraseStyles } from "./geometry.js";
+import { numbered, phraseStyles } from "./geometry.js";
 import { h, say, set, uid } from "./dom.js";
 
 /** `on` holds the listeners: hover(id|null), select(id|null), remove(id), undo(), rename(id, phrase). */
@@ -26,9 +26,9 @@ export class BoxList {
     this.search.addEventListener("keydown", (e) => e.key === "ArrowDown" && this.list.focus(), { signal });
   }
 
-  /** Show boxes; `none` is the line for an empty list. */
-  setItems(items, none) {
-    this.items = items;
+  /** Show boxes; `none` is the line for an empty list, `compared` whether they are of two models. */
+  setItems(items, none, compared) {
+    this.items = numbered(items, compared);
     this.styles = phraseStyles(items);
     say(this.none, none);
     this.none.hidden = items.length > 0 || !none;
@@ -39,20 +39,20 @@ export class BoxList {
 
   render() {
     const wanted = this.filter.toLowerCase();
-    const rows = this.items.map((item, index) => ({ item, number: index + 1 }))
-      .filter(({ item }) => item.phrase.toLowerCase().includes(wanted));
+    const rows = this.items.filter((item) => item.phrase.toLowerCase().includes(wanted));
     say(this.count, this.items.length ? (wanted ? `${rows.length} of ${this.items.length}` : String(this.items.length)) : "");
-    this.list.replaceChildren(...rows.map((row) => this.row(row)));
-    this.shown = rows.map(({ item }) => item.id);
+    this.list.replaceChildren(...rows.map((item) => this.row(item)));
+    this.shown = rows.map((item) => item.id);
     this.list.hidden = !this.items.length;
     this.mark(new Set(), this.current);
   }
 
-  row({ item, number }) {
+  row(item) {
     const style = this.styles.get(item.phrase);
     const node = h("li", { class: "vlmx-row", role: "option", id: uid("box"), "data-id": item.id, "aria-selected": "false" },
-      h("span", { class: "vlmx-swatch", style: `background:${style.colour};color:${style.ink}`, "aria-hidden": "true" }, String(number)),
+      h("span", { class: "vlmx-swatch", style: `background:${style.colour};color:${style.ink}`, "aria-hidden": item.letter ? null : "true" }, item.number),
       h("span", { class: "vlmx-phrase", dir: "auto" }, item.phrase),
+      item.match ? h("span", { class: "vlmx-iou", title: "How much this box and the other model's overlap" }, `IoU ${item.iou.toFixed(2)}`) : null,
       item.source === "human" ? h("span", { class: "vlmx-badge", title: item.changed ? "Corrected by hand" : "Drawn by hand" }, item.changed ? "edited" : "drawn") : null);
     node.addEventListener("pointerenter", () => this.on.hover(item.id));
     node.addEventListener("pointerleave", () => this.on.hover(null));

@@ -42,7 +42,8 @@ export function say(node, text) {
 
 /** A group that is one stop of the Tab key: arrow keys move between its controls. */
 export function roving(group, signal) {
-  const controls = () => [...group.querySelectorAll("button:not([disabled]):not([hidden]), input, [role=radio]")];
+  const controls = () => [...group.querySelectorAll("button:not([disabled]):not([hidden]), input, [role=radio]")]
+    .filter((control) => !control.closest("[hidden]"));
   const update = (current) => {
     for (const control of controls()) control.tabIndex = control === current ? 0 : -1;
   };
@@ -61,7 +62,18 @@ export function roving(group, signal) {
   };
 }
 
-const keepsArrows = (node) => node.tagName === "INPUT" && node.type !== "radio";
+const keepsArrows = (node) => node.tagName === "INPUT" && !["radio", "checkbox"].includes(node.type);
+
+/** A control with its label above it. */
+export function field(label, control, extra = "") {
+  return h("div", { class: `vlmx-field ${extra}` }, h("label", { for: control.id }, label), control);
+}
+
+/** An error in one line, and the details folded away. */
+export function problemNodes(problem) {
+  const details = problem.detail ? h("details", {}, h("summary", {}, "Details"), h("pre", {}, problem.detail)) : null;
+  return [h("p", { dir: "auto" }, problem.message), details].filter(Boolean);
+}
 
 /** Bytes of a message as an object URL. */
 export function imageUrl(bytes) {

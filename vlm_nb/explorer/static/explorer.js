@@ -1,16 +1,20 @@
 // The widget: one App per view. Traits (ui_*) come from Python, messages with a ticket go there; each is acknowledged.
 
-import { h, imageUrl, say } from "./dom.js";
+import { h, imageUrl, problemNodes, say } from "./dom.js";
 import { Stage } from "./stage.js";
 import { BoxList } from "./boxes.js";
-import { AnswerPane, Composer, problemNodes, Tools } from "./answer.js";
-import { bytes, ImageBar, ModelBar } from "./bars.js";
+import { AnswerPane } from "./answer.js";
+import { Composer } from "./composer.js";
+import { ImageBar } from "./images.js";
+import { ModelBar } from "./models.js";
+import { Tools } from "./tools.js";
 
 const BUSY_AFTER_MS = 1500;
 const PART_BYTES = 2_000_000;
 const KEPT_PREVIEWS = 6;
 const LOST = ["restarting", "autorestarting", "dead"];
 const LARGER_AFTER_MS = 120;
+const LOOK_AGAIN_MS = 3000;
 
 class App {
   constructor(model, el) {
@@ -25,7 +29,7 @@ class App {
     this.build();
     this.bind();
     this.refresh();
-    this.post({ type: "hello" });
+    this.look();
   }
 
   build() {
@@ -43,11 +47,14 @@ class App {
       send: (question) => this.send(question), stop: () => this.stop(),
       dropRegion: () => this.setRegion(null), keepRegion: () => this.keepRegion(),
     }, signal);
-    this.answer = new AnswerPane({ hover: (phrase) => this.hoverPhrase(phrase) }, signal);
     this.tools = new Tools({
       exported: (format) => this.post({ type: "export", format }), copy: () => this.answer.text, recall: (number) => this.post({ type: "recall", number }),
     }, signal);
-    this.models = new ModelBar({ load: (what) => this.post({ type: "load", ...what }), cancel: () => this.post({ type: "cancel_load" }), unload: () => this.post({ type: "unload" }) }, signal);
+    this.answer = new AnswerPane({ hover: (phrase) => this.hoverPhrase(phrase) }, this.tools.bar);
+    this.models = new ModelBar({
+      load: (what) => this.post({ type: "load", ...what }), cancel: () => this.post({ type: "cancel_load" }),
+      unload: () => this.post({ type: "unload" }), ask: (server) => this.post({ type: "server", server }),
+    }, signal);
     this.images = new ImageBar({
       pick: (text) => this.post({ type: "pick", text }), files: (files) => this.upload(files),
       go: (index) => this.go(index), wantThumbs: (indices) => this.post({ type: "thumbs", indices }),
@@ -59,18 +66,19 @@ class App {
         h("div", { class: "vlmx-look" }, this.stage.root),
         h("div", { class: "vlmx-side" }, this.list.root),
         h("div", { class: "vlmx-talk" }, this.composer.root, this.answer.root,
-          h("div", { class: "vlmx-foot" }, this.tools.root, this.answer.status))));
+          h("div", { class: "vlmx-foot" }, this.tools.menu, this.answer.status))));
     this.el.replaceChildren(this.root);
   }
 
   bind() {
     const { signal } = this.abort;
     this.listeners = {
-      "change:ui_models": () => this.models.setModels(this.get("models")),
+      "change:ui_models": () => this.setModels(),
       "change:ui_loading": () => this.models.setLoading(this.get("loading")),
       "change:ui_album": () => this.setAlbum(),
       "change:ui_picture": () => this.setPicture(),
       "change:ui_answer": () => this.setAnswer(),
+      "change:ui_rival": () => this.setBoxes(),
       "change:ui_boxes": () => this.setBoxes(),
       "change:ui_history": () => this.tools.setTurns(this.get("history")),
       "change:ui_notice": () => this.setNotice(this.get("notice")),
@@ -79,6 +87,7 @@ class App {
     for (const [name, handler] of Object.entries(this.listeners)) this.model.on(name, handler);
     this.watchKernel();
     this.root.addEventListener("keydown", (e) => this.escape(e), { signal });
+    for (const part of [this.models.root, this.composer.root]) part.addEventListener("focusin", () => this.look(), { signal });
     for (const name of ["dragover", "dragenter"]) this.root.addEventListener(name, (e) => this.dragged(e), { signal });
     this.root.addEventListener("dragleave", (e) => this.root.contains(e.relatedTarget) || this.root.classList.remove("is-target"), { signal });
     this.root.addEventListener("drop", (e) => this.dropped(e), { signal });
@@ -106,8 +115,20 @@ class App {
     return this.model.get(`ui_${name}`);
   }
 
-  refresh() {
+  // Models come and go in other cells too: who turns to the model bar or the prompt sees what is loaded now.
+  look() {
+    if (performance.now() - (this.lookedAt ?? -Infinity) < LOOK_AGAIN_MS) return;
+    this.lookedAt = performance.now();
+    this.post({ type: "hello" });
+  }
+
+  setModels() {
     this.models.setModels(this.get("models"));
+    this.composer.setRivals(this.get("models").rivals || []);
+  }
+
+  refresh() {
+    this.setModels();
     this.models.setLoading(this.get("loading"));
     this.setAlbum();
     this.setPicture();
@@ -139,8 +160,7 @@ class App {
   setBusy(busy) {
     if (busy === !!this.busy) return;
     this.busy = busy;
-    if (busy) say(this.answer.status, "The kernel is busy with a cell: this waits until it has finished.");
-    else this.setAnswer();
+    this.setAnswer();
   }
 
   receive(content, buffers) {
@@ -174,11 +194,13 @@ class App {
 
   setAnswer() {
     const answer = this.get("answer");
-    const open = answer.status === "waiting" || answer.status === "running";
+    const rival = this.get("rival");
+    const open = [answer, rival].some((one) => one.status === "waiting" || one.status === "running");
     const pending = this.asked === answer.number; // sent, and not yet heard of
     if (answer.number !== this.asked) this.asked = null;
     this.composer.setRunning(open || pending);
-    if (!pending) this.answer.show(answer, this.items);
+    if (!pending) this.answer.show(answer, rival, this.items);
+    if (this.busy) say(this.answer.status, "The kernel is busy with a cell: this waits until it has finished.");
   }
 
   setNotice(notice) {
@@ -199,12 +221,12 @@ class App {
     const boxes = this.get("boxes");
     this.boxes = boxes.image === this.shownIndex ? boxes.items || [] : [];
     this.items = boxes.items || [];
-    this.stage.setItems(this.boxes);
-    this.list.setItems(this.boxes, this.boxes.length || !this.album?.count ? "" : "No boxes yet. Choose Find, or draw a region on the image.");
+    const compared = boxes.turn > 0 && this.get("rival").number === boxes.turn;
+    this.stage.setItems(this.boxes, compared);
+    this.list.setItems(this.boxes, this.boxes.length || !this.album?.count ? "" : "No boxes yet. Choose Find, or draw a region on the image.", compared);
     if (!this.boxes.some((item) => item.id === this.selected)) this.selected = null;
     this.mark();
-    const answer = this.get("answer");
-    if (answer.status === "done" || answer.status === "stopped") this.setAnswer();
+    this.setAnswer();
   }
 
   hover(id) {
@@ -224,10 +246,10 @@ class App {
     this.mark();
   }
 
-  // A hovered box marks its phrase, a hovered phrase all its boxes.
+  // A hovered box marks its phrase and the other model's same box, a hovered phrase all its boxes.
   mark() {
     const item = this.boxes.find((one) => one.id === this.hovered);
-    const hot = new Set(this.phrase ? this.boxes.filter((one) => one.phrase === this.phrase).map((one) => one.id) : item ? [item.id] : []);
+    const hot = new Set(this.phrase ? this.boxes.filter((one) => one.phrase === this.phrase).map((one) => one.id) : item ? [item.id, item.match || item.id] : []);
     this.stage.mark(hot, this.selected);
     this.list.mark(hot, this.selected);
     this.answer.mark(new Set(this.boxes.filter((one) => hot.has(one.id)).map((one) => one.phrase)));

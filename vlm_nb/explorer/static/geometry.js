@@ -145,23 +145,34 @@ export function phraseStyles(items) {
   return styles;
 }
 
+/** Boxes with their numbers: 1, 2, … or, where two models are compared, A1, A2, … and B1, B2, … */
+export function numbered(items, compared) {
+  const counts = [0, 0];
+  return items.map((item) => {
+    const side = item.side || 0;
+    counts[side] += 1;
+    const letter = compared ? "AB"[side] : "";
+    return { ...item, letter, number: `${letter}${counts[side]}` };
+  });
+}
+
 export function shorten(text, length = LABEL_CHARACTERS) {
   const characters = [...text];
   return characters.length <= length ? text : characters.slice(0, length - 1).join("") + "…";
 }
 
 /**
- * Labels for boxes that are already on the stage. `items` are {id, number, phrase, rect}, `frame` is the rect that
+ * Labels for boxes that are already on the stage. `items` are {id, number, letter, phrase, rect}, `frame` is the rect that
  * labels stay inside, `measure(text)` gives [width, height]. Returns {id, text, x, y, w, h}, largest box first; a
  * box whose number fits nowhere has none (the list names it).
  */
 export function layOutLabels(items, frame, measure) {
   const many = items.length > MAX_LABELLED;
-  const numbered = new Set(items.map((item) => item.phrase)).size > COLOURS.length;
+  const counted = new Set(items.map((item) => item.phrase)).size > COLOURS.length;
   const placed = [];
   for (const item of [...items].sort((a, b) => b.rect.w * b.rect.h - a.rect.w * a.rect.h)) {
     const number = String(item.number);
-    const full = (numbered ? `${number} ` : "") + shorten(item.phrase);
+    const full = [counted ? number : item.letter, shorten(item.phrase)].filter(Boolean).join(" ");
     for (const text of many ? [number] : [full, number]) {
       const [w, h] = measure(text);
       const free = candidates(item.rect, w, h)

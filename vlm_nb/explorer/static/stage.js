@@ -1,6 +1,6 @@
 // The image with its boxes: zoom and pan, hover and select, regions by drag or two clicks, boxes moved by hand.
 
-import { area, boxBetween, boxesAt, fitScale, handleAt, layOutLabels, moveBox, nextAt, panBy, phraseStyles, placeImage,
+import { area, boxBetween, boxesAt, fitScale, handleAt, layOutLabels, moveBox, nextAt, numbered, panBy, phraseStyles, placeImage,
   resizeBox, toImage, toScreen, visibleBox, zoomAt } from "./geometry.js";
 import { h, s, set, uid } from "./dom.js";
 
@@ -120,8 +120,8 @@ export class Stage {
     this.sharp.removeAttribute("src");
   }
 
-  setItems(items) {
-    this.items = items;
+  setItems(items, compared) {
+    this.items = numbered(items, compared);
     this.styles = phraseStyles(items);
     if (!items.some((item) => item.id === this.selected)) this.selected = null;
     this.draw();
@@ -187,7 +187,7 @@ export class Stage {
     const rect = this.rect;
     place(this.image, rect);
     if (this.sharpBox) place(this.sharp, toScreen(this.sharpBox, rect));
-    const drawn = this.items.map((item, index) => ({ ...item, number: index + 1, rect: this.screenOf(item, rect) }));
+    const drawn = this.items.map((item) => ({ ...item, rect: this.screenOf(item, rect) }));
     const order = [...drawn].sort((a, b) => area(b.bbox) - area(a.bbox));
     this.overlay.replaceChildren(
       ...order.map((item) => this.boxNode(item)),
@@ -205,7 +205,7 @@ export class Stage {
   boxNode(item) {
     const style = this.styles.get(item.phrase);
     const shape = { x: item.rect.x, y: item.rect.y, width: Math.max(0, item.rect.w), height: Math.max(0, item.rect.h) };
-    return s("g", { class: "vlmx-box", "data-id": item.id, "data-dashed": style.dashed },
+    return s("g", { class: "vlmx-box", "data-id": item.id, "data-dashed": style.dashed, "data-side": item.letter || null },
       s("rect", { ...shape, class: "vlmx-casing" }),
       s("rect", { ...shape, class: "vlmx-edge", stroke: style.colour }));
   }

@@ -1,96 +1,9 @@
-// The model bar and the image bar: choose and load a model, add images, page through them.
+// The image bar: add images, page through them.
 
-import { h, imageUrl, roving, say, set, uid } from "./dom.js";
-import { problemNodes } from "./answer.js";
+import { field, h, imageUrl, roving, say, set, uid } from "./dom.js";
 
 const NEIGHBOURS = 6;
 const KEPT_THUMBS = 120;
-
-/** `on`: load({model, precision, device, keep}), cancel(), unload(). */
-export class ModelBar {
-  constructor(on, signal) {
-    this.on = on;
-    const list = uid("models");
-    this.model = h("input", { type: "text", list, id: uid("model"), placeholder: "demo, or a Hugging Face name or folder", autocomplete: "off", spellcheck: "false" });
-    this.choices = h("datalist", { id: list });
-    this.precision = h("select", { id: uid("precision") });
-    this.device = h("select", { id: uid("device") });
-    this.load = h("button", { type: "button", class: "vlmx-button vlmx-primary" }, "Load");
-    this.unload = h("button", { type: "button", class: "vlmx-button", hidden: true }, "Unload");
-    this.buttons = h("div", { class: "vlmx-toolbar", role: "group", "aria-label": "Loading" }, this.load, this.unload);
-    this.bar = h("div", { class: "vlmx-progress", role: "progressbar", "aria-valuemin": "0", "aria-valuemax": "100", hidden: true }, h("div", { class: "vlmx-progress-fill" }));
-    this.line = h("p", { class: "vlmx-line" });
-    this.problem = h("div", { class: "vlmx-problem", role: "alert" });
-    this.root = h("div", { class: "vlmx-models" },
-      h("div", { class: "vlmx-fields" },
-        field("Model", this.model, "vlmx-wide"), this.choices, field("Quantisation", this.precision), field("Device", this.device), this.buttons),
-      h("div", { class: "vlmx-under" }, this.bar, this.line), this.problem);
-    this.update = roving(this.buttons, signal);
-    this.load.addEventListener("click", () => this.press(), { signal });
-    this.unload.addEventListener("click", () => this.on.unload(), { signal });
-    this.model.addEventListener("keydown", (e) => e.key === "Enter" && !e.isComposing && this.press(), { signal });
-    this.update();
-  }
-
-  press() {
-    if (this.busy) return this.on.cancel();
-    this.on.load({ model: this.model.value.trim() || this.model.dataset.default || "", precision: this.precision.value, device: this.device.value });
-  }
-
-  setModels(models) {
-    this.choices.replaceChildren(...(models.choices || []).map(({ name, hint }) => h("option", { value: name }, hint)));
-    options(this.precision, models.precisions || []);
-    options(this.device, models.devices || []);
-    this.current = models.current;
-    if (!this.model.value && models.current) this.model.value = models.current.name;
-    this.unload.hidden = !models.current;
-    this.describe();
-    this.update();
-  }
-
-  setLoading(state) {
-    this.state = state;
-    this.busy = state.status === "loading";
-    say(this.load, this.busy ? "Cancel" : "Load");
-    this.load.disabled = state.status === "unloading";
-    this.unload.disabled = this.busy || state.status === "unloading";
-    this.progress(state);
-    this.problem.replaceChildren(...(state.problem ? problemNodes(state.problem) : []));
-    this.describe();
-  }
-
-  progress({ status, name, done, total }) {
-    const part = total ? Math.round(Math.min(1, done / total) * 100) : null;
-    this.bar.hidden = status === "idle" || status === "error";
-    this.bar.classList.toggle("is-vague", part === null);
-    set(this.bar, { "aria-label": `Loading ${name}`, "aria-valuenow": part, "aria-valuetext": total ? `${bytes(done)} of ${bytes(total)}` : "starting" });
-    this.bar.firstChild.style.width = part === null ? "" : `${part}%`;
-  }
-
-  describe() {
-    const state = this.state || { status: "idle" };
-    const how = state.total ? ` · ${bytes(state.done)} / ${bytes(state.total)}` : "";
-    const model = this.current;
-    const idle = model ? `${model.name} · ${model.facts}${model.is_demo ? " · demo: drawn scenes only" : ""}` : "No model is loaded; the first question loads the small demo model.";
-    const text = { loading: `Loading ${state.name}: ${state.text}${how}`, unloading: `Unloading ${state.name}` }[state.status];
-    say(this.line, text || [state.note, idle].filter(Boolean).join(" "));
-  }
-}
-
-function field(label, control, extra = "") {
-  return h("div", { class: `vlmx-field ${extra}` }, h("label", { for: control.id }, label), control);
-}
-
-function options(select, choices) {
-  const chosen = select.value;
-  select.replaceChildren(...choices.map(({ id, label }) => h("option", { value: id }, label)));
-  if (choices.some(({ id }) => id === chosen)) select.value = chosen;
-}
-
-/** Bytes as people read them. */
-export function bytes(count) {
-  return count >= 1e8 ? `${(count / 1e9).toFixed(1)} GB` : count >= 1e5 ? `${(count / 1e6).toFixed(1)} MB` : `${Math.round(count)} B`;
-}
 
 /** `on`: pick(text), files(list), go(index), wantThumbs(indices). */
 export class ImageBar {
