@@ -1,0 +1,39 @@
+"""What the tests of the ray engine share: quick imports for Ray's processes, and who of them is alive."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+
+@contextmanager
+def light_imports() -> Iterator[None]:
+    """Keep ``rfc3987_syntax`` from Ray's processes: it compiles a grammar for seconds in each of them.
+
+    jsonschema, which Ray imports, takes it where it is there (JupyterLab brings it along) and does without.
+    """
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        Path(folder, "rfc3987_syntax.py").write_text('raise ImportError("not needed")\n')
+        before = os.environ.get("PYTHONPATH")
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (folder, before))))
+        yield
+
+
+def ray_processes() -> list[psutil.Process]:
+    """The living processes of Ray that this process started, directly or not."""
+    living = psutil.Process().children(recursive=True)
+    return [one for one in living if _is_ray(one)]
+
+
+def _is_ray(process: psutil.Process) -> bool:
+    try:
+        ended = process.status() == psutil.STATUS_ZOMBIE
+        return not ended and any("ray" in Path(word).name for word in process.cmdline()[:3])
+    except psutil.Error:
+        return False
