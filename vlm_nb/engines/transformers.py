@@ -26,7 +26,7 @@ from .hf.reuse import Reuse
 from .hf.sampling import Sampler
 from .hf.scheduler import Scheduler
 from .hf.static import StaticLoop
-from .spec import LoadSpec
+from .spec import LoadSpec, refuse
 
 log = logging.getLogger("vlm_nb")
 DEFAULT_ROWS = {"cuda": 16, "mps": 8, "cpu": 8}
@@ -34,6 +34,11 @@ DEFAULT_SLOTS = {"cuda": 32, "mps": 8, "cpu": 16}
 REUSE_SHARE = 0.1
 REUSE_BYTES = 2 * 2**30
 OPTIONS = ("in_flight", "reuse")
+FOREIGN = (
+    *("base_url", "api_key", "max_concurrency", "error_threshold", "adjust_every", "allow_local_paths"),
+    *("image_quality", "tensor_parallel", "max_model_len", "gpu_memory_utilization"),
+    *("replicas", "gpus_per_replica", "address", "script"),
+)
 
 
 class TransformersBackend:
@@ -44,6 +49,7 @@ class TransformersBackend:
     """
 
     def __init__(self, spec: LoadSpec) -> None:
+        refuse(spec, FOREIGN, ': another engine= has it ("openai", "vllm", "ray", "scripted")')
         for key in spec.engine_args:
             if key not in OPTIONS:
                 raise _unknown(key)
