@@ -25,15 +25,23 @@ def light_imports() -> Iterator[None]:
         yield
 
 
-def ray_processes() -> list[psutil.Process]:
-    """The living processes of Ray that this process started, directly or not."""
+def ray_processes(title: str = "") -> list[psutil.Process]:
+    """The living processes of Ray beneath this one, those with ``title`` in their command."""
     living = psutil.Process().children(recursive=True)
-    return [one for one in living if _is_ray(one)]
+    return [one for one in living if _is_ray(one) and title in _title(one)]
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def _is_ray(process: psutil.Process) -> bool:
     try:
         ended = process.status() == psutil.STATUS_ZOMBIE
-        return not ended and any("ray" in Path(word).name for word in process.cmdline()[:3])
+        words = process.cmdline()[:3]
+        return not ended and any("/ray/" in word or word.startswith("ray") for word in words)
     except psutil.Error:
         return False

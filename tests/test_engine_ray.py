@@ -27,6 +27,8 @@ from ray_cluster import light_imports, ray_processes  # noqa: E402 - it needs wh
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 SECONDS = 300.0
+ACTOR = "MapWorker"
+"""What Ray Data calls the processes of its actors."""
 
 
 @pytest.fixture(scope="module")
@@ -140,8 +142,7 @@ def test_parquet_to_parquet_with_a_worker_killed(
     def kill_one() -> None:
         """Kill a process that came up for the run, once the run has its first part."""
         eventually(lambda: any((tmp_path / "out").glob("*.parquet")))
-        workers = [one for one in ray_processes() if "Station" in " ".join(one.cmdline())]
-        for one in workers[:1]:
+        for one in ray_processes(ACTOR)[:1]:
             killed.append(one.pid)
             one.kill()
 
@@ -160,6 +161,29 @@ def test_parquet_to_parquet_with_a_worker_killed(
     assert model.ask(str(scenes[0]), "How many objects are there?").raw  # the replicas are back
     again = model.run_parquet(tmp_path / "in.parquet", **how, min_new_tokens=100, max_new_tokens=150)
     assert (again.rows, again.hits, again.failed) == (40, 39, 1)
+
+
+def test_an_interrupted_table_leaves_its_parts_and_no_actor(
+    model: vlm_nb.VLM, scenes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow as pa
+
+    pq.write_table(pa.table({"image": [str(path) for path in scenes]}), tmp_path / "in.parquet")
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    how: dict[str, Any] = {"output": tmp_path / "out", "task": "caption", "rows": 4}
+    with monkeypatch.context() as patch:
+        patch.setattr("vlm_nb.batch.parquet.Progress.show", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            model.run_parquet(tmp_path / "in.parquet", show_progress=True, **how)
+    parts = len(list((tmp_path / "out").glob("*.parquet")))
+    assert parts >= 1
+    assert eventually(lambda: not ray_processes(ACTOR))
+    counts = model.run_parquet(tmp_path / "in.parquet", show_progress=False, **how)
+    assert (counts.rows, counts.failed) == (40, 0)
+    assert counts.hits >= 4 * parts
 
 
 # Loading and unloading --------------------------------------------------------------------------------------

@@ -6,11 +6,12 @@ engine Ray Data spreads the stretches over the cluster; with any other they are 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +74,12 @@ def run_parquet(
         run=_run_options(checked),
     )
     total = sum(stretch.rows for stretch in stretches)
-    _follow(_done(answerer, work, left), counts, Progress(total) if checked.progress else None)
+    with contextlib.closing(_done(answerer, work, left)) as done:
+        _follow(done, counts, Progress(total) if checked.progress else None)
     return counts
 
 
-def _follow(done: Iterable[Mapping[str, Any]], counts: Counts, progress: Progress | None) -> None:
+def _follow(done: Iterator[Mapping[str, Any]], counts: Counts, progress: Progress | None) -> None:
     """Count what is done; leaving early ends what is under way."""
     try:
         for one in done:
@@ -91,7 +93,9 @@ def _follow(done: Iterable[Mapping[str, Any]], counts: Counts, progress: Progres
             progress.close(counts)
 
 
-def _done(answerer: Answerer, work: StretchWork, left: list[Stretch]) -> Iterator[dict[str, Any]]:
+def _done(
+    answerer: Answerer, work: StretchWork, left: list[Stretch]
+) -> Generator[dict[str, Any], None, None]:
     """Answer the stretches, in any order: on the cluster where the engine has one."""
     items = [dataclasses.asdict(stretch) for stretch in left]
     spread = getattr(answerer.engine.backend, "spread", None)

@@ -66,6 +66,8 @@ def spread(
         cause = getattr(getattr(error, "cause", None), "__cause__", None)
         own = cause if isinstance(cause, VLMError) else None
         raise own or GenerationError(f"Ray Data: {first_line(forget_frames(error))}") from None
+    finally:
+        del rows, done, given  # a data set ends its actors when it goes, and a traceback would keep it
 
 
 def _hush(data: Any) -> None:
