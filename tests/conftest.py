@@ -14,6 +14,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the marker of what starts a Ray cluster: half a minute and more."""
+    config.addinivalue_line("markers", "ray: starts a Ray cluster on this machine (make test-ray)")
+
+
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's ledger or settings."""

@@ -120,15 +120,27 @@ def openai_loopback(folder: Path) -> Iterator[Case]:
         yield Case(LoadSpec(model="tiny", engine="openai", base_url=chat.url, max_concurrency=8))
 
 
+@contextmanager
+def ray_replicas(folder: Path) -> Iterator[Case]:
+    from ray_cluster import light_imports
+
+    with light_imports():
+        args = {"engine": "scripted", "slots": 4, "delay": 0.002}
+        spec = LoadSpec(model="m", engine="ray", script=answered, replicas=2, engine_args=args)
+        yield Case(spec)
+
+
 ENGINES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "scripted": (scripted, "json"),
     "transformers": (transformers_qwen, "transformers"),
     "openai": (openai_loopback, "openai"),
+    "ray": (ray_replicas, "ray"),
 }
 """Name → (what opens it, the package that it needs)."""
+MARKS = {"ray": pytest.mark.ray}
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=MARKS.get(name, ())) for name in ENGINES])
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
     opener, package = ENGINES[request.param]
     if importlib.util.find_spec(package) is None:

@@ -184,6 +184,12 @@ def test_engine_args_are_for_other_engines():
         TransformersBackend(LoadSpec(model="x", engine_args={"a": 1}))
 
 
+@pytest.mark.parametrize("options", [{"tensor_parallel": 2}, {"base_url": "vllm"}, {"replicas": 2}])
+def test_keywords_of_other_engines_are_not_dropped(options):
+    with pytest.raises(OptionError, match='means nothing to engine="transformers"'):
+        TransformersBackend(LoadSpec(model="x", **options))
+
+
 def test_what_is_known_about_a_model(original):
     with loaded(original, dtype="bfloat16", attn_implementation="eager", low_cpu_mem_usage=True) as engine:
         info = engine.info

@@ -352,6 +352,21 @@ def test_cancel_closes_the_stream_at_the_server() -> None:
         assert answer(engine, ask("next", max_new_tokens=2)).error is None
 
 
+def test_an_interrupted_list_closes_every_stream() -> None:
+    with chat_server(answer=lambda _: "word " * 2000, delay=0.01) as chat, engine_at(chat.url) as engine:
+
+        def rows() -> Iterator[Request]:
+            yield from (ask(f"{i}", interactive=False, max_new_tokens=5000) for i in range(4))
+            until(lambda: len(chat.bodies) == 4)
+            raise KeyboardInterrupt
+
+        done = []
+        with pytest.raises(KeyboardInterrupt):
+            done += [completion for _, completion in generate(engine, rows(), window=9)]
+        until(lambda: len(chat.broken) == 4)
+        assert answer(engine, ask("next", max_new_tokens=2)).error is None
+
+
 def test_the_thread_stays_free_while_a_server_is_silent() -> None:
     with (
         chat_server() as chat,

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vlm_nb.engines.openai import OpenAIBackend
 from vlm_nb.engines.remote.concurrency import AdaptiveConcurrency
+from vlm_nb.engines.spec import LoadSpec
 from vlm_nb.errors import OptionError
 
 
@@ -28,6 +30,17 @@ def test_starts_at_half_and_grows_to_the_maximum() -> None:
     limits = windows(control, 6, overloaded=False)
     assert limits == sorted(limits)
     assert limits[-1] == 50
+
+
+def test_what_a_load_asks_for_and_what_it_gets_otherwise() -> None:
+    pytest.importorskip("openai")
+    usual = OpenAIBackend(LoadSpec(model="m", engine="openai", base_url="vllm"))._control
+    assert (usual.maximum, usual.limit, usual.error_threshold, usual.adjust_every) == (50, 25, 0.01, 5.0)
+    asked = {"max_concurrency": 8, "error_threshold": 0.2, "adjust_every": 60.0}
+    own = OpenAIBackend(LoadSpec(model="m", engine="openai", base_url="vllm", **asked))._control
+    assert (own.maximum, own.limit, own.error_threshold, own.adjust_every) == (8, 4, 0.2, 60.0)
+    with pytest.raises(OptionError, match="from 1"):
+        OpenAIBackend(LoadSpec(model="m", engine="openai", base_url="vllm", max_concurrency=0))
 
 
 def test_one_bad_window_is_forgiven_two_in_a_row_halve() -> None:

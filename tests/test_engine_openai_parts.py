@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
@@ -119,6 +120,25 @@ def test_vertex_tokens_are_refreshed_when_they_expire(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "google.auth", None)
     with pytest.raises(MissingDependency, match="pip install google-auth"):
         presets.vertex("mine")
+
+
+@pytest.mark.parametrize(
+    ("name", "host", "variable"),
+    [
+        ("openai", "api.openai.com", "OPENAI_API_KEY"),
+        ("anthropic", "api.anthropic.com", "ANTHROPIC_API_KEY"),
+        ("gemini", "generativelanguage.googleapis.com", "GEMINI_API_KEY"),
+        ("together", "api.together.xyz", "TOGETHER_API_KEY"),
+        ("sambanova", "api.sambanova.ai", "SAMBANOVA_API_KEY"),
+        ("parasail", "api.parasail.io", "PARASAIL_API_KEY"),
+    ],
+)
+def test_presets_of_hosted_models(
+    name: str, host: str, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "sk-theirs")
+    found = presets.endpoint(name)
+    assert (urlsplit(found.url).hostname, found.key, found.local) == (host, "sk-theirs", False)
 
 
 def test_a_preset_is_a_url_and_a_variable_only() -> None:

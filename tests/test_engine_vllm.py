@@ -58,7 +58,16 @@ def test_our_keywords_in_vllms_words() -> None:
     assert engine_args(spec(engine_args=own)).items() >= own.items()
 
 
-@pytest.mark.parametrize("keywords", [{"base_url": "http://h/v1"}, {"device_map": "auto"}, {"adapter": "a"}])
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        {"base_url": "http://h/v1"},
+        {"device_map": "auto"},
+        {"adapter": "a"},
+        {"attn_implementation": "sdpa"},
+        {"local_files_only": True},
+    ],
+)
 def test_keywords_that_mean_nothing(keywords: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match="means nothing"):
         check(spec(**keywords))

@@ -195,6 +195,39 @@ class VLM:
 
         return batch.run_jsonl(self, input, make, output=output, show_progress=show_progress, **how)
 
+    def run_parquet(
+        self,
+        input: str | Path,
+        *,
+        output: str | Path,
+        image: str = "image",
+        question: str | None = None,
+        questions: str | None = None,
+        task: Task | None = None,
+        name: str = "answer",
+        show_progress: bool | None = None,
+        **options: Any,
+    ) -> Counts:
+        """Answer the rows of Parquet files (a file, folder, glob), in any number, into the folder ``output``.
+
+        ``image`` names the column of images (paths, URLs, bytes), ``questions`` one of questions where there
+        is no one ``question`` for all; with ``task="locate"`` they are phrases; without, ``task`` is "detect"
+        or "caption". A row keeps its columns and gets ``answer``, ``answer_error``, ``answer_boxes``, …
+        (``name``). With ``engine="ray"`` Ray Data spreads the rows over the cluster. The same call again
+        computes only what is missing or failed. ``options`` are generation settings, ``ledger`` and ``rows``
+        (of a part, 256). Returns the numbers of rows, known ones and failed ones. Raises OptionError,
+        PromptError and SourceNotFound.
+        """
+        how, rest = batch.split_options(options)
+        if question is not None and questions is not None:
+            raise OptionError("give one question= for all rows or a column of questions=, not both.")
+        rows = {"rows": rest.pop("rows")} if "rows" in rest else {}
+        kind: Task = task or ("ask" if question or questions else "detect")
+        template = batch.JobMaker(self.job, kind, **rest).template(question if questions is None else "?")
+        columns = batch.Columns(image=image, prompts=questions, name=name)
+        how |= {"output": output, "show_progress": show_progress, **rows}
+        return batch.run_parquet(self, input, template, columns, **how)
+
     def _conversation_job(self, given: Any, generation: GenerationConfig) -> Job | VLMError:
         try:
             talk = conversations.read(given)

@@ -137,20 +137,28 @@ class Fit:
         return next((way for way in WAYS if self.needed[way] <= card * USABLE * GIB), None)
 
 
-def compute(known: Known) -> Fit:
-    """Estimate one model with the library's code."""
-    import torch
+def built(known: Known) -> tuple[Any, Any]:
+    """Return the config of a model and its skeleton."""
     import transformers
 
-    from vlm_nb.engines.hf import memory, quantization
-    from vlm_nb.families import family_for
+    from vlm_nb.engines.hf import memory
 
     config_class = getattr(transformers, known.config)
     parts = {"text_config": dict(known.text)} | (
         {"vision_config": dict(known.vision)} if known.vision else {}
     )
     config = config_class(**parts, tie_word_embeddings=known.tied)
-    model = memory.skeleton(config, transformers.AutoModelForImageTextToText, trust_remote_code=False)
+    return config, memory.skeleton(config, transformers.AutoModelForImageTextToText, trust_remote_code=False)
+
+
+def compute(known: Known) -> Fit:
+    """Estimate one model with the library's code."""
+    import torch
+
+    from vlm_nb.engines.hf import memory, quantization
+    from vlm_nb.families import family_for
+
+    config, model = built(known)
     keep = quantization.modules_to_keep(model, family_for(config.model_type).quantization_skips)
     ways = {way: None if way == "16bit" else way for way in WAYS}
     needed = {

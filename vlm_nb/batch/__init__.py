@@ -17,6 +17,7 @@ from .jsonl import Conversations, MakeJob, check_apart
 from .lookup import known_rows
 from .options import RUN_KEYS, RunOptions, ledger_path, split_options
 from .output import Line, plain_line
+from .parquet import Columns, run_parquet
 from .pipeline import Counts, Pipeline
 from .progress import Progress
 from .rows import JobMaker, items_of, jobs_of
@@ -24,6 +25,7 @@ from .rows import JobMaker, items_of, jobs_of
 __all__ = [
     "RUN_KEYS",
     "Answerer",
+    "Columns",
     "Counts",
     "JobMaker",
     "Run",
@@ -36,6 +38,7 @@ __all__ = [
     "ledger_path",
     "run",
     "run_jsonl",
+    "run_parquet",
     "split_options",
     "stream",
     "with_cancelled",

@@ -16,6 +16,7 @@ ENGINES: dict[str, str] = {
     "transformers": "vlm_nb.engines.transformers:TransformersBackend",
     "openai": "vlm_nb.engines.openai:OpenAIBackend",
     "vllm": "vlm_nb.engines.vllm:VLLMBackend",
+    "ray": "vlm_nb.engines.ray:RayBackend",
     "scripted": "vlm_nb.engines.scripted:ScriptedBackend",
 }
 """Name → "module:class". A backend class takes a ``LoadSpec``."""
@@ -28,7 +29,7 @@ def make_backend(spec: LoadSpec) -> Backend:
     """
     if spec.engine not in ENGINES:
         raise unknown_option("engine", spec.engine, ENGINES)
-    if spec.engine == "transformers" and spec.model.lower().endswith(".gguf"):
+    if spec.engine in ("transformers", "ray") and spec.model.lower().endswith(".gguf"):
         raise OptionError(gguf_command(spec.model))
     module, _, attribute = ENGINES[spec.engine].partition(":")
     backend: Backend = getattr(importlib.import_module(module), attribute)(spec)

@@ -103,6 +103,11 @@ class Engine:
         return self._closing
 
     @property
+    def backend(self) -> Backend:
+        """What it drives, for what one kind only can do; its methods belong to this engine's thread."""
+        return self._backend
+
+    @property
     def memory(self) -> MemoryReport | None:
         """The device's memory before, with and after the model, where the backend measures it."""
         return getattr(self._backend, "memory_report", None)

@@ -63,7 +63,7 @@ class OpenAIBackend:
         self._args = dict(spec.engine_args)
         self._where = endpoint(spec.base_url, spec.api_key)
         self._control = AdaptiveConcurrency(
-            spec.max_concurrency or 50,
+            50 if spec.max_concurrency is None else spec.max_concurrency,
             0.01 if spec.error_threshold is None else spec.error_threshold,
             5.0 if spec.adjust_every is None else spec.adjust_every,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,6 +111,14 @@ class LoadSpec:
         if "engine_args" in found:
             found["engine_args"] = {k: "…" if k in SECRET_ARGS else v for k, v in self.engine_args.items()}
         return found
+
+
+def refuse(spec: LoadSpec, names: Iterable[str], hint: str = "") -> None:
+    """Raise OptionError where ``spec`` sets one of ``names``, which mean nothing to its engine."""
+    plain = LoadSpec(model=spec.model)
+    for name in names:
+        if getattr(spec, name) != getattr(plain, name):
+            raise OptionError(f'{name}= means nothing to engine="{spec.engine}"{hint}.')
 
 
 def _quantization(keywords: dict[str, Any]) -> str | None:

@@ -30,7 +30,7 @@ from .hf.sampling import Sampler
 from .hf.scheduler import Scheduler
 from .hf.static import StaticLoop
 from .runaway import LoopWatch
-from .spec import LoadSpec
+from .spec import LoadSpec, refuse
 
 log = logging.getLogger("vlm_nb")
 DEFAULT_ROWS = {"cuda": 16, "mps": 8, "cpu": 8}
@@ -39,10 +39,10 @@ READY_SECONDS = 0.02
 REUSE_SHARE = 0.1
 REUSE_BYTES = 2 * 2**30
 OPTIONS = ("in_flight", "reuse")
-MEANINGLESS = (
+FOREIGN = (
     *("base_url", "api_key", "max_concurrency", "error_threshold", "adjust_every", "allow_local_paths"),
-    *("image_quality", "tensor_parallel", "max_model_len", "gpu_memory_utilization", "replicas"),
-    *("gpus_per_replica", "address", "script"),
+    *("image_quality", "tensor_parallel", "max_model_len", "gpu_memory_utilization"),
+    *("replicas", "gpus_per_replica", "address", "script"),
 )
 NO_COMPILE = (
     "compile=True: the transformers engine does not compile. Rows join and leave at every step, so that a "
@@ -58,14 +58,10 @@ class TransformersBackend:
     """
 
     def __init__(self, spec: LoadSpec) -> None:
+        refuse(spec, FOREIGN, ': another engine= has it ("openai", "vllm", "ray", "scripted")')
         for key in spec.engine_args:
             if key not in OPTIONS:
                 raise _unknown(key)
-        plain = LoadSpec(model=spec.model)
-        for name in MEANINGLESS:
-            if getattr(spec, name) != getattr(plain, name):
-                hint = '; for a server, add engine="openai"' if name in ("base_url", "api_key") else ""
-                raise OptionError(f'{name}= means nothing to engine="transformers"{hint}.')
         if spec.compile:
             raise OptionError(NO_COMPILE)
         self.capabilities = Capabilities(beams=True, confidence=True, schema=True)

@@ -18,21 +18,20 @@ from ..errors import (
 from ..request import Completion, FinishReason, GenerationConfig, Message, Request, Usage
 from .base import Ticket, as_vlm_error, forget_frames
 from .hf.failures import first_line
-from .spec import LoadSpec
+from .spec import LoadSpec, refuse
 
 MEANINGLESS = (
-    "quantization_config", "device_map", "low_cpu_mem_usage", "adapter", "processor", "compile", "base_url",
-    "api_key", "max_concurrency", "image_quality", "replicas", "gpus_per_replica", "address", "model_kwargs",
-)  # fmt: skip
+    *("quantization_config", "device_map", "low_cpu_mem_usage", "adapter", "compile", "model_kwargs"),
+    *("processor", "processor_revision", "attn_implementation", "local_files_only", "script"),
+    *("base_url", "api_key", "max_concurrency", "error_threshold", "adjust_every"),
+    *("allow_local_paths", "image_quality", "replicas", "gpus_per_replica", "address"),
+)
 IMAGES_PER_PROMPT = 4
 
 
 def check(spec: LoadSpec) -> None:
     """Raise OptionError for keywords that mean nothing to vLLM."""
-    plain = LoadSpec(model=spec.model)
-    for name in MEANINGLESS:
-        if getattr(spec, name) != getattr(plain, name):
-            raise OptionError(f'{name}= means nothing to engine="vllm".')
+    refuse(spec, MEANINGLESS)
 
 
 def engine_args(spec: LoadSpec) -> dict[str, Any]:
