@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import GenerationError, LoadError, OptionError, VLMError
@@ -42,6 +42,12 @@ class RayBackend:
     def context(self) -> contextlib.AbstractContextManager[Any]:
         """Nothing to set up: the models run in processes of Ray."""
         return contextlib.nullcontext()
+
+    def prepare(
+        self, progress: Callable[[Progress], None], cancelled: threading.Event, room: Mapping[str, int]
+    ) -> None:
+        """Raise MissingDependency where there is no Ray; what else may fail, the replicas find."""
+        joining.imported()
 
     def open(self, progress: Callable[[Progress], None], cancelled: threading.Event) -> ModelInfo:
         """Join or start a cluster and load every replica. Raises MissingDependency or a LoadError."""
