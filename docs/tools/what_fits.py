@@ -170,7 +170,7 @@ def compute(known: Known) -> Fit:
 def row(known: Known, fit: Fit) -> str:
     """One line of the table."""
     sizes = [f"{fit.needed[way] / GIB:.1f}" for way in WAYS]
-    cards = [(fit.best(card) or "–").replace("bit", " bit") for card in CARDS]
+    cards = [(fit.best(card) or "–").removesuffix("bit") for card in CARDS]
     cells = [f"`{known.name}`", f"{fit.parameters / 1e9:.2f} G", *sizes, *cards]
     return f"| {' | '.join(cells)} |"
 
