@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..comparing import ComparedRow, Comparison, match
+from ..comparing import ComparedRow, Comparison
 from ..engines.base import Ticket
+from ..likeness import match
 from ..results import Outcome, Prediction
 from .edits import Boxes
 from .state import Answer
