@@ -310,6 +310,45 @@ def test_tables(model, tmp_path, name):
     refused(lambda: TABLE[name](frame), OptionError)
 
 
+NOTES = [
+    5,
+    {"calls": 5},
+    {"calls": {"caption": 5}},
+    {"calls": {"caption": {}}},
+    {"calls": {"caption": {"columns": 5}}},
+]
+
+
+@pytest.mark.parametrize("note", NOTES, ids=str)
+def test_a_note_that_somebody_edited_is_no_note(model, note):
+    frame = pd.DataFrame({"image": [PICTURE]})
+    frame.attrs["vlm"] = note
+    captioned = frame.vlm.caption(show_progress=False)
+    assert captioned["caption"].tolist() == ["two dogs"]
+    assert "no earlier call" in refused(frame.vlm.retry_failed, OptionError)
+
+
+BOXES = [
+    *("x", 5, {"a": 1}, [{"phrase": "a"}], [{"phrase": "a", "bbox": [1]}], [None]),
+    *([{"phrase": "a", "bbox": ["x"] * 4}], [{"phrase": "a", "bbox": [NAN] * 4}]),
+]
+
+
+@pytest.mark.parametrize("cell", BOXES, ids=str)
+def test_boxes_that_are_none(model, tmp_path, cell):
+    frame = pd.DataFrame({"image": [PICTURE], "boxes": [cell], "image_width": [64], "image_height": [48]})
+    for use in (frame.vlm.boxes, frame.vlm.show, lambda: frame.vlm.to_coco(tmp_path / "c.json")):
+        assert "no list of boxes" in refused(use, OptionError)
+
+
+def test_a_categorical_column_of_paths_is_one_of_images(model, tmp_path):
+    PICTURE.save(tmp_path / "a.png")
+    frame = pd.DataFrame(
+        {"picture": pd.Categorical([str(tmp_path / "a.png")] * 2), "n": pd.Categorical([1, 2])}
+    )
+    assert frame.vlm.caption(show_progress=False)["caption"].tolist() == ["two dogs"] * 2
+
+
 def test_an_estimate_of_no_rows_measures_none(model):
     frame = pd.DataFrame({"image": [PICTURE, None]})
     assert frame.vlm.estimate(rows=0).measured == 0

@@ -186,6 +186,31 @@ def test_blurred_boxes_are_less_sure(demo, images, clear):
     assert sum(blurred) / len(blurred) < 0.9 * sum(sharp) / len(sharp)
 
 
+def overlap(one, other):
+    wide = min(one[2], other[2]) - max(one[0], other[0])
+    high = min(one[3], other[3]) - max(one[1], other[1])
+    shared = max(0.0, wide) * max(0.0, high)
+    area = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    return shared / (area - shared)
+
+
+def test_sure_boxes_lie_better_than_vague_ones(demo):
+    scenes = [draw_scene(820_000 + n, min_objects=2, max_objects=4) for n in range(30)]
+    images = [scene.image for scene in scenes]
+    images += [image.filter(ImageFilter.GaussianBlur(12)) for image in images]
+    rated = []
+    outcomes = demo(source=images, show_progress=False, ledger=False)
+    for scene, outcome in zip(scenes * 2, outcomes, strict=True):
+        for phrase in outcome.unwrap().grounded_phrases:
+            best = max(overlap(phrase.bbox, thing.bbox) for thing in scene.objects)
+            rated.append((phrase.confidence, best))
+    rated.sort()
+    half = len(rated) // 2
+    vague, sure = (sum(iou for _, iou in part) / len(part) for part in (rated[:half], rated[half:]))
+    assert half >= 40
+    assert sure > vague + 0.1
+
+
 def test_a_batch_is_as_sure_as_single_calls(demo, images, clear):
     for image, batched in zip(images[:6], clear, strict=False):
         alone = demo(source=image).unwrap()

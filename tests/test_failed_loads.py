@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import threading
 
@@ -12,6 +13,8 @@ from engine_models import make_qwen
 
 import vlm_nb
 from vlm_nb import registry
+from vlm_nb.engines import ENGINES
+from vlm_nb.engines.contracts import Backend
 from vlm_nb.engines.hf import devices
 from vlm_nb.errors import Cancelled, LoadError, OptionError, OutOfMemory, VLMError
 
@@ -143,3 +146,12 @@ def test_what_only_shows_with_the_weights_leaves_nothing_loaded(first):
     with pytest.raises(OptionError, match="no_such_option"):
         vlm_nb.load("demo", model_kwargs={"no_such_option": 1})
     assert registry.loaded() == []
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_every_engine_has_all_that_its_thread_calls(name):
+    module, _, attribute = ENGINES[name].partition(":")
+    backend = getattr(importlib.import_module(module), attribute)
+    wanted = {name for name in vars(Backend) if not name.startswith("_")}
+    assert "prepare" in wanted
+    assert wanted <= set(dir(backend))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,8 @@ def _phrase(box: Mapping[str, Any]) -> GroundedPhrase:
 
 def _four(values: Sequence[float]) -> tuple[float, float, float, float]:
     x_min, y_min, x_max, y_max = (float(value) for value in values)
+    if not all(map(math.isfinite, (x_min, y_min, x_max, y_max))):
+        raise ValueError(f"a box of {values!r}")
     return x_min, y_min, x_max, y_max
 
 

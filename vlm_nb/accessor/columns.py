@@ -94,8 +94,14 @@ def _columns_called(frame: pd.DataFrame, name: Hashable) -> list[pd.Series[Any]]
 
 def _can_hold(frame: pd.DataFrame, name: Hashable) -> bool:
     """Whether a column's type can hold images at all: numbers and dates cannot."""
-    kinds = [column.dtype for column in _columns_called(frame, name)]
+    kinds = [_kind_of(column) for column in _columns_called(frame, name)]
     return any(pd.api.types.is_object_dtype(kind) or pd.api.types.is_string_dtype(kind) for kind in kinds)
+
+
+def _kind_of(column: pd.Series[Any]) -> Any:
+    """A column's type; of a categorical one, that of its categories."""
+    kind: Any = column.dtype
+    return kind.categories.dtype if isinstance(kind, pd.CategoricalDtype) else kind
 
 
 def _holds_images(frame: pd.DataFrame, name: Hashable) -> bool:

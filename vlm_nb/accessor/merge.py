@@ -13,12 +13,24 @@ from .call import Call
 from .table import Answers, as_column
 
 ATTRS = "vlm"
+_TASKS = ("caption", "ask", "detect", "locate")
 
 
 def noted(table: pd.DataFrame | pd.Series[Any]) -> dict[str, Any]:
-    """The note of earlier calls: ``{"calls": {name: …}}``; empty where there is none."""
+    """The note of earlier calls: ``{"calls": {name: …}}``, those that are whole; empty where there is none.
+
+    ``attrs`` travels through files that others may edit.
+    """
     note = table.attrs.get(ATTRS)
-    return note if isinstance(note, dict) and isinstance(note.get("calls"), dict) else {"calls": {}}
+    calls = note.get("calls") if isinstance(note, dict) else None
+    whole = calls.items() if isinstance(calls, dict) else ()
+    return {"calls": {name: call for name, call in whole if _is_whole(call)}}
+
+
+def _is_whole(call: Any) -> bool:
+    kinds = {"task": str, "columns": list, "settings": dict, "model": dict}
+    fits = isinstance(call, dict) and all(isinstance(call.get(key), kind) for key, kind in kinds.items())
+    return fits and call["task"] in _TASKS and {"image", "prompt"} <= set(call) and "name" in call["model"]
 
 
 def own_columns(frame: pd.DataFrame) -> set[str]:
