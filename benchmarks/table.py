@@ -23,8 +23,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-import workload
 from PIL import Image
 
 import vlm_nb
@@ -172,6 +170,8 @@ def photographs(place: Path, count: int) -> list[Path]:
 
 
 def _folder(place: Path) -> str:
+    import workload
+
     place.mkdir(parents=True, exist_ok=True)
     return str(workload.prepare("120m", place))
 
@@ -238,6 +238,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of torch; its own choice otherwise")
     asked = parser.parse_args()
     if asked.threads:
+        import torch
+
         torch.set_num_threads(asked.threads)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
