@@ -125,7 +125,9 @@ def jpeg(place: Path, images: int, name: str) -> Iterator[Result]:
     """A table of 12-megapixel JPEG files, against the engine alone with the same requests ready in memory."""
     paths = photographs(place, images)
     folder = _folder(place / "model") if name == "120m" else name
-    model = vlm_nb.load(folder, engine_args={"reuse": False})  # every turn computes all
+    # every turn computes all; images of the size that the demo model's own limit gives, or of about 450 × 450
+    options = {} if name == "demo" else {"max_pixels": 200_704}
+    model = vlm_nb.load(folder, engine_args={"reuse": False}, **options)
     jobs = [model.job(path, None, "caption") for path in paths]
     jobs = [dataclasses.replace(job, generation=GenerationConfig(max_new_tokens=32)) for job in jobs]
 
