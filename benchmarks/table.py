@@ -23,8 +23,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-import workload
 from PIL import Image
 
 import vlm_nb
@@ -127,7 +125,9 @@ def jpeg(place: Path, images: int, name: str) -> Iterator[Result]:
     """A table of 12-megapixel JPEG files, against the engine alone with the same requests ready in memory."""
     paths = photographs(place, images)
     folder = _folder(place / "model") if name == "120m" else name
-    model = vlm_nb.load(folder, engine_args={"reuse": False})  # every turn computes all
+    # every turn computes all; images of the size that the demo model's own limit gives, or of about 450 × 450
+    options = {} if name == "demo" else {"max_pixels": 200_704}
+    model = vlm_nb.load(folder, engine_args={"reuse": False}, **options)
     jobs = [model.job(path, None, "caption") for path in paths]
     jobs = [dataclasses.replace(job, generation=GenerationConfig(max_new_tokens=32)) for job in jobs]
 
@@ -172,6 +172,8 @@ def photographs(place: Path, count: int) -> list[Path]:
 
 
 def _folder(place: Path) -> str:
+    import workload
+
     place.mkdir(parents=True, exist_ok=True)
     return str(workload.prepare("120m", place))
 
@@ -238,6 +240,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of torch; its own choice otherwise")
     asked = parser.parse_args()
     if asked.threads:
+        import torch
+
         torch.set_num_threads(asked.threads)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)

@@ -126,7 +126,7 @@ def test_third_party_imports_are_late(name: str, path: Path) -> None:
                 assert top in allowed, f"{path.name} imports {top} at import time"
 
 
-HEAVY = ("torch", "transformers", "matplotlib", "ipywidgets", "pandas", "anywidget", "numpy")
+HEAVY = ("torch", "transformers", "matplotlib", "ipywidgets", "pandas", "anywidget", "numpy", "PIL")
 LIGHT = f"""
 import sys
 import vlm_nb

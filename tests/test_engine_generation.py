@@ -167,8 +167,7 @@ def test_the_end_token_ends_an_answer_and_stays_out_of_it(qwen, qwen_folder, tmp
     whole = qwen.submit(request).result(60)
     expected = whole.token_texts
     folder = shutil.copytree(qwen_folder, tmp_path / "model")
-    row = qwen.call(lambda: backend._row(qwen_ticket(request))).result(10)
-    tokens = plain_tokens(qwen, row)
+    tokens = plain_tokens(qwen, backend._loaded.encoder.encode(request).inputs)
     at = next(i for i in range(4, 20) if tokens[i] not in tokens[:i])
     config = json.loads((folder / "generation_config.json").read_text())
     config["eos_token_id"] = [config["eos_token_id"], tokens[at]]
@@ -182,15 +181,8 @@ def test_the_end_token_ends_an_answer_and_stays_out_of_it(qwen, qwen_folder, tmp
     assert "".join(expected[:at]).startswith(answer.text.rstrip("\ufffd"))
 
 
-def qwen_ticket(request: Request) -> Any:
-    from vlm_nb.engines.base import Ticket
-
-    return Ticket(request)
-
-
-def plain_tokens(engine: Engine, row: Any) -> list[int]:
-    """The tokens that the model generates for a row, through plain ``generate``."""
-    inputs = row.encoded.inputs
+def plain_tokens(engine: Engine, inputs: Any) -> list[int]:
+    """The tokens that the model generates for a row's tensors, through plain ``generate``."""
     out = engine.call(lambda: model_of(engine).generate(**inputs, max_new_tokens=20, do_sample=False)).result(
         60
     )

@@ -11,7 +11,6 @@ from . import config
 from .engines import ENGINES
 from .engines.spec import LoadSpec
 from .errors import NoModelLoaded, OptionError, nearest, unknown_option
-from .families import known_family
 from .request import settings_of
 
 if TYPE_CHECKING:
@@ -106,6 +105,10 @@ def make_spec(model: str | None = None, **keywords: Any) -> LoadSpec:
     if spec.engine not in ENGINES:  # before anything loaded is given up for it
         raise unknown_option("engine", spec.engine, ENGINES)
     if spec.family is not None:
+        from .families import (
+            known_family,
+        )  # families need PIL and the parsers: loading the extension does not
+
         known_family(spec.family)
     return spec
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
@@ -14,12 +14,14 @@ from traitlets import Any as AnyTrait
 from traitlets import TraitType, validate
 
 from .. import config
-from ..asking import Task
 from ..errors import VLMError
 from . import manage, reproduce
 from .answers import Desk, answer
 from .arguments import asking_options, parse_call, schema_option
 from .streaming import ShownOnce
+
+if TYPE_CHECKING:
+    from ..asking import Task
 
 log = logging.getLogger("vlm_nb")
 P = ParamSpec("P")
