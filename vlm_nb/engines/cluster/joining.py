@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 from typing import Any
 
 from ...errors import LoadError, MissingDependency
 from ..base import forget_frames
-from ..hf.failures import first_line
 from .options import ClusterOptions
 
 INSTALL = 'the ray engine needs Ray:  pip install "vlm_nb[ray]"'
@@ -69,7 +69,7 @@ def _initialise(ray: Any, options: ClusterOptions) -> None:
             ray.init(address="local", include_dashboard=False, **_sizes(options), **quiet)
     except Exception as error:  # noqa: BLE001 - Ray raises anything
         place = "on this machine" if _ours else f"at {options.address}"
-        raise LoadError(f"no Ray cluster {place}: {first_line(forget_frames(error))}") from None
+        raise LoadError(f"no Ray cluster {place}: {said(error)}") from None
 
 
 def _sizes(options: ClusterOptions) -> dict[str, Any]:
@@ -88,3 +88,10 @@ def missing(options: ClusterOptions) -> str | None:
                 f"{options.replicas} replicas need {needed:g} {rays}, the cluster has {have.get(rays, 0):g}"
             )
     return None
+
+
+def said(error: BaseException) -> str:
+    """What Ray's error says, in one line: its last, below all frames of other processes, without colours."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(forget_frames(error)))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:400] if lines else type(error).__name__

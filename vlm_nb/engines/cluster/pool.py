@@ -16,10 +16,9 @@ from typing import Any
 
 from ...errors import GenerationError, VLMError
 from ...request import Completion
-from ..base import POLL_SECONDS, Event, Ticket, as_vlm_error, forget_frames
-from ..hf.failures import first_line
+from ..base import POLL_SECONDS, Event, Ticket, as_vlm_error
 from ..spec import LoadSpec
-from .joining import imported
+from .joining import imported, said
 from .options import ClusterOptions, inner_spec
 from .replica import Facts, Replica
 
@@ -210,7 +209,7 @@ class Pool:
                 self._waiting.appendleft(row)
             else:
                 row.ticket.fail(
-                    GenerationError(f"{TRIES} replicas died while they answered it: {_line(error)}")
+                    GenerationError(f"{TRIES} replicas died while they answered it: {said(error)}")
                 )
 
     def rest(self) -> None:
@@ -250,8 +249,4 @@ def _own(error: BaseException) -> VLMError:
     cause = getattr(error, "cause", None)
     if isinstance(cause, VLMError):
         return cause
-    return error if isinstance(error, VLMError) else GenerationError(f"Ray: {_line(error)}")
-
-
-def _line(error: BaseException) -> str:
-    return first_line(forget_frames(error))
+    return error if isinstance(error, VLMError) else GenerationError(f"Ray: {said(error)}")
