@@ -55,7 +55,7 @@ def spread(
     done = given.map(
         station,
         fn_constructor_args=(spec, work),
-        compute=ray.data.ActorPoolStrategy(size=options.replicas),
+        compute=ray.data.ActorPoolStrategy(size=min(options.replicas, len(items))),
         **options.resources,
     )
     rows = done.iter_rows()
