@@ -8,7 +8,7 @@ import pytest
 
 from vlm_nb.engines import make_backend
 from vlm_nb.engines.base import Engine
-from vlm_nb.engines.cluster.joining import said
+from vlm_nb.engines.cluster.failures import said
 from vlm_nb.engines.cluster.options import inner_spec
 from vlm_nb.engines.ray import RayBackend
 from vlm_nb.engines.spec import LoadSpec
@@ -20,7 +20,7 @@ SECONDS = 30.0
 @pytest.mark.parametrize(
     ("keywords", "said"),
     [
-        ({"replicas": 0}, "whole number from 1"),
+        ({"replicas": 0}, "whole number"),
         ({"gpus_per_replica": 1.5}, "a share of one GPU"),
         ({"address": "ray://h:10001"}, "streams no answers"),
         ({"engine_args": {"engine": "openai"}}, "unknown engine in a replica 'openai'"),

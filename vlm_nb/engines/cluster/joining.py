@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import threading
 from typing import Any
 
 from ...errors import LoadError, MissingDependency
-from ..base import forget_frames
+from .failures import said
 from .options import ClusterOptions
 
 INSTALL = 'the ray engine needs Ray:  pip install "vlm_nb[ray]"'
 STORE_BYTES = 1 << 30
 """Shared memory of a cluster that is started here: it holds images on their way, not models."""
+
+SPACE = 4
+"""So many times the CPUs that the first model asks for, so that a second one finds some."""
 
 _lock = threading.Lock()
 _users = 0
@@ -73,9 +75,9 @@ def _initialise(ray: Any, options: ClusterOptions) -> None:
 
 
 def _sizes(options: ClusterOptions) -> dict[str, Any]:
-    """Room for the replicas whatever the number of cores: a logical CPU is only a ticket to run."""
+    """Room for these replicas and for other models', whatever the number of cores: Ray's CPU is a ticket."""
     wanted = int(options.replicas * options.num_cpus) + 1
-    return {"num_cpus": max(os.cpu_count() or 1, wanted), "object_store_memory": STORE_BYTES}
+    return {"num_cpus": SPACE * max(os.cpu_count() or 1, wanted), "object_store_memory": STORE_BYTES}
 
 
 def missing(options: ClusterOptions) -> str | None:
@@ -88,10 +90,3 @@ def missing(options: ClusterOptions) -> str | None:
                 f"{options.replicas} replicas need {needed:g} {rays}, the cluster has {have.get(rays, 0):g}"
             )
     return None
-
-
-def said(error: BaseException) -> str:
-    """What Ray's error says, in one line: its last, below all frames of other processes, without colours."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(forget_frames(error)))
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:400] if lines else type(error).__name__

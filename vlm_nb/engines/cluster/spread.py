@@ -12,7 +12,8 @@ from typing import Any, Protocol
 from ...errors import GenerationError, VLMError
 from ..base import Engine
 from ..spec import LoadSpec
-from .joining import imported, said
+from .failures import said
+from .joining import imported
 from .options import ClusterOptions
 from .replica import opened
 
