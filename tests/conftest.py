@@ -45,8 +45,12 @@ def fresh_registry() -> Iterator[None]:
     registry.unload_all()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip ``gpu`` tests, with the reason, where there is no CUDA device."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip ``gpu`` tests, with the reason, without a CUDA device; ``ray`` tests unless they are asked for."""
+    if "ray" not in config.option.markexpr.replace("not ray", ""):
+        for item in items:
+            if item.get_closest_marker("ray"):
+                item.add_marker(pytest.mark.skip(reason="starts a Ray cluster: pytest -m ray"))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return

@@ -17,11 +17,12 @@ def light_imports() -> Iterator[None]:
     """Keep ``rfc3987_syntax`` from Ray's processes: it compiles a grammar for seconds in each of them.
 
     jsonschema, which Ray imports, takes it where it is there (JupyterLab brings it along) and does without.
+    The modules of the tests can be imported there, too.
     """
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         Path(folder, "rfc3987_syntax.py").write_text('raise ImportError("not needed")\n')
-        before = os.environ.get("PYTHONPATH")
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (folder, before))))
+        parts = (folder, str(Path(__file__).parent), os.environ.get("PYTHONPATH"))
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, parts)))
         yield
 
 

@@ -161,6 +161,14 @@ def test_what_fits_has_a_row_for_every_model(fits: ModuleType) -> None:
     assert re.findall(r"^\| `(.+?)` ", body, re.MULTILINE) == [model.name for model in fits.MODELS]
 
 
+def test_a_row_of_the_sizing_is_what_the_estimator_says(fits: ModuleType) -> None:
+    sizing = tool("cluster_sizing")
+    (known,) = [model for model in fits.MODELS if model.name == "Qwen/Qwen2.5-VL-7B-Instruct"]
+    size = sizing.compute(known, fits.built)
+    assert size.at_once(24, 1) < size.at_once(24, 2) < size.at_once(80, 2)
+    assert sizing.row(size) in text_of(DOCS / "cluster.md").splitlines()
+
+
 # The site ---------------------------------------------------------------------------------------------------
 
 

@@ -8,13 +8,15 @@ import threading
 from typing import Any
 
 from ...errors import LoadError, MissingDependency
-from ..base import forget_frames
-from ..hf.failures import first_line
+from .failures import said
 from .options import ClusterOptions
 
 INSTALL = 'the ray engine needs Ray:  pip install "vlm_nb[ray]"'
 STORE_BYTES = 1 << 30
 """Shared memory of a cluster that is started here: it holds images on their way, not models."""
+
+SPACE = 4
+"""So many times the CPUs that the first model asks for, so that a second one finds some."""
 
 _lock = threading.Lock()
 _users = 0
@@ -69,13 +71,13 @@ def _initialise(ray: Any, options: ClusterOptions) -> None:
             ray.init(address="local", include_dashboard=False, **_sizes(options), **quiet)
     except Exception as error:  # noqa: BLE001 - Ray raises anything
         place = "on this machine" if _ours else f"at {options.address}"
-        raise LoadError(f"no Ray cluster {place}: {first_line(forget_frames(error))}") from None
+        raise LoadError(f"no Ray cluster {place}: {said(error)}") from None
 
 
 def _sizes(options: ClusterOptions) -> dict[str, Any]:
-    """Room for the replicas whatever the number of cores: a logical CPU is only a ticket to run."""
+    """Room for these replicas and for other models', whatever the number of cores: Ray's CPU is a ticket."""
     wanted = int(options.replicas * options.num_cpus) + 1
-    return {"num_cpus": max(os.cpu_count() or 1, wanted), "object_store_memory": STORE_BYTES}
+    return {"num_cpus": SPACE * max(os.cpu_count() or 1, wanted), "object_store_memory": STORE_BYTES}
 
 
 def missing(options: ClusterOptions) -> str | None:

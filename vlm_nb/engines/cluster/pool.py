@@ -16,9 +16,9 @@ from typing import Any
 
 from ...errors import GenerationError, VLMError
 from ...request import Completion
-from ..base import POLL_SECONDS, Event, Ticket, as_vlm_error, forget_frames
-from ..hf.failures import first_line
+from ..base import POLL_SECONDS, Event, Ticket, as_vlm_error
 from ..spec import LoadSpec
+from .failures import deaths, own_error, said
 from .joining import imported
 from .options import ClusterOptions, inner_spec
 from .replica import Facts, Replica
@@ -114,8 +114,11 @@ class Pool:
         self._waiting = deque(row for row in self._waiting if row.ticket is not ticket)
         for worker in self.workers:
             for row in [row for row in worker.rows if row.ticket is ticket]:
-                worker.rows.remove(row)
-                worker.actor.cancel.remote(row.number)
+                self._forget(worker, row)
+
+    def _forget(self, worker: Worker, row: Row) -> None:
+        worker.rows.remove(row)
+        worker.actor.cancel.remote(row.number)
 
     def step(self) -> None:
         """Wait a moment for answers and for replicas, and take in what has come."""
@@ -161,11 +164,11 @@ class Pool:
                 if isinstance(event, Completion):
                     worker.rows.remove(row)
                     return
-        except _deaths(self._ray) as error:
+        except deaths(self._ray) as error:
             self._lost(worker, error)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this row's
-            worker.rows.remove(row)
-            row.ticket.fail(_own(error))
+            self._forget(worker, row)
+            row.ticket.fail(own_error(error))
 
     def _events(self, row: Row) -> Iterator[Event]:
         """What has come of one answer by now."""
@@ -192,7 +195,7 @@ class Pool:
         try:
             found = self._ray.get(worker.rising)
         except self._ray.exceptions.RayError as error:
-            found = _own(error)
+            found = own_error(error)
         if isinstance(found, Facts):
             worker.facts, worker.rising = found, None
         else:
@@ -210,7 +213,7 @@ class Pool:
                 self._waiting.appendleft(row)
             else:
                 row.ticket.fail(
-                    GenerationError(f"{TRIES} replicas died while they answered it: {_line(error)}")
+                    GenerationError(f"{TRIES} replicas died while they answered it: {said(error)}")
                 )
 
     def rest(self) -> None:
@@ -237,21 +240,3 @@ class Pool:
 def _ready(actor: Any) -> Any:
     """The reference that resolves once the replica is up, however often Ray must start it until then."""
     return actor.ready.options(max_task_retries=-1).remote()
-
-
-def _deaths(ray: Any) -> tuple[type[Exception], ...]:
-    """Ray's errors that say that a process or a node is gone."""
-    named = ray.exceptions
-    return (named.RayActorError, named.WorkerCrashedError, named.NodeDiedError, named.ObjectLostError)
-
-
-def _own(error: BaseException) -> VLMError:
-    """Ray's error as ours, without its text of remote frames."""
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, VLMError):
-        return cause
-    return error if isinstance(error, VLMError) else GenerationError(f"Ray: {_line(error)}")
-
-
-def _line(error: BaseException) -> str:
-    return first_line(forget_frames(error))

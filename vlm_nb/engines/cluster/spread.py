@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from ...errors import GenerationError, VLMError
-from ..base import Engine, forget_frames
-from ..hf.failures import first_line
+from ..base import Engine
 from ..spec import LoadSpec
+from .failures import said
 from .joining import imported
 from .options import ClusterOptions
 from .replica import opened
@@ -56,7 +56,7 @@ def spread(
     done = given.map(
         station,
         fn_constructor_args=(spec, work),
-        compute=ray.data.ActorPoolStrategy(size=options.replicas),
+        compute=ray.data.ActorPoolStrategy(size=min(options.replicas, len(items))),
         **options.resources,
     )
     rows = done.iter_rows()
@@ -65,7 +65,7 @@ def spread(
     except ray.exceptions.RayError as error:
         cause = getattr(getattr(error, "cause", None), "__cause__", None)
         own = cause if isinstance(cause, VLMError) else None
-        raise own or GenerationError(f"Ray Data: {first_line(forget_frames(error))}") from None
+        raise own or GenerationError(f"Ray Data: {said(error)}") from None
     finally:
         del rows, done, given  # a data set ends its actors when it goes, and a traceback would keep it
 
