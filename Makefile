@@ -4,7 +4,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint types docs check fuzz test-slow test-kill bench-table test-browser test-servers gpu clean
+.PHONY: demo test lint types docs check fuzz test-slow test-kill bench-table \
+        test-browser test-ray test-oldest test-servers gpu clean
 
 demo: $(VENV)/.demo  ## run the quickstart notebook on the demo model, leave an HTML page
 	$(BIN)/python examples/execute.py examples/quickstart.ipynb
@@ -38,8 +39,13 @@ bench-table: $(VENV)/.test  ## what tables cost: speed, ledger, memory over 100,
 test-browser: $(VENV)/.browser  ## magics and widget in real JupyterLab and Notebook 7, headless Chromium
 	$(BIN)/python -m pytest -m browser --reruns 2 tests/browser
 
+test-ray: $(VENV)/.ray  ## the ray engine on a local cluster with two replicas, one of them killed
+	$(BIN)/python -m pytest -m ray -rs --reruns 2
+
+test-oldest:  ## a part of the default suite on the oldest versions that pyproject.toml promises
+	PYTHON="$(PYTHON)" bash tests/oldest/run.sh
+
 test-servers: $(VENV)/.dev  ## the openai engine against real servers on loopback: transformers serve, vLLM
-	$(PIP) pytest-rerunfailures
 	PYTHON="$(PYTHON)" bash tests/servers/install.sh
 	$(BIN)/python -m pytest -m servers -rs --reruns 2 tests/servers
 
@@ -47,7 +53,7 @@ gpu: $(VENV)/.test  ## needs a CUDA device
 	$(BIN)/python -m pytest -m gpu -rs
 
 clean:
-	rm -rf $(VENV) build dist site demo-output .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-oldest .venv-servers build dist site demo-output .pytest_cache .mypy_cache .ruff_cache
 
 # One marker file per set of dependencies: nothing is installed twice.
 $(VENV)/bin/python:
@@ -69,7 +75,11 @@ $(VENV)/.docs: $(VENV)/.demo
 	$(PIP) -e ".[docs]"
 	touch $@
 
+$(VENV)/.ray: $(VENV)/.test
+	$(PIP) -e ".[ray]"
+	touch $@
+
 $(VENV)/.browser: $(VENV)/.test
-	$(PIP) playwright axe-playwright-python pytest-rerunfailures
+	$(PIP) playwright axe-playwright-python
 	bash tests/browser/install_chromium.sh
 	touch $@

@@ -14,11 +14,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Name the marker of what starts a Ray cluster: half a minute and more."""
-    config.addinivalue_line("markers", "ray: starts a Ray cluster on this machine (make test-ray)")
-
-
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's ledger or settings."""
@@ -46,11 +41,7 @@ def fresh_registry() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip ``gpu`` tests, with the reason, without a CUDA device; ``ray`` tests unless they are asked for."""
-    if "ray" not in config.option.markexpr.replace("not ray", ""):
-        for item in items:
-            if item.get_closest_marker("ray"):
-                item.add_marker(pytest.mark.skip(reason="starts a Ray cluster: pytest -m ray"))
+    """Skip ``gpu`` tests, with the reason, without a CUDA device."""
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return
