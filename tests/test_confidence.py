@@ -238,7 +238,7 @@ def test_it_reaches_tables_exports_and_displays(demo, images, clear, tmp_path):
 def test_a_box_that_a_person_moved_has_none():
     from vlm_nb.explorer.edits import Boxes
 
-    boxes = Boxes.of([GroundedPhrase("cat", (0.1, 0.1, 0.4, 0.4), confidence=0.5)])
+    boxes = Boxes().joined([GroundedPhrase("cat", (0.1, 0.1, 0.4, 0.4), confidence=0.5)])
     renamed = boxes.apply({"op": "rename", "id": 1, "phrase": "dog"}).now[0].to_phrase()
     moved = boxes.apply({"op": "change", "id": 1, "bbox": [0.2, 0.2, 0.4, 0.4]}).now[0].to_phrase()
     assert (renamed.confidence, moved.confidence) == (0.5, None)

@@ -166,7 +166,7 @@ def test_keys_do_not_show() -> None:
         ({"device_map": "auto"}, "device_map= means nothing"),
         ({"engine_args": {"timeot": 3}}, "timeout"),
         ({"engine_args": {"server": "vlmm"}}, "vllm"),
-        ({"image_quality": 0}, "1..100"),
+        ({"image_quality": 0}, "from 1 to 100"),
     ],
 )
 def test_keywords_that_a_server_never_hears_of(keywords: dict[str, Any], says: str) -> None:
