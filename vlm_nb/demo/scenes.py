@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageChops, ImageDraw
@@ -98,6 +99,7 @@ def draw_scene(
     stretch: float = 0.0,
     noise: int = 0,
     jpeg_quality: int | None = None,
+    shapes: Sequence[str] = SHAPES,
 ) -> Scene:
     """Draw a scene of separate objects on a plain background.
 
@@ -109,12 +111,13 @@ def draw_scene(
         stretch: how far width and height of an object may differ, as a log ratio (0.15 is about 15 %).
         noise: largest change of a pixel's channel by uniform noise, 0..255.
         jpeg_quality: compress to JPEG and back at this quality.
+        shapes: what objects are chosen from, some of `SHAPES`.
     """
     rng = random.Random(seed)
     width, height = size or rng.choice(CANVASES)
     background = rng.choice(tuple(BACKGROUNDS))
     boxes = _place(rng, rng.randint(min_objects, max_objects), (width, height), stretch)
-    objects = [_choose(rng, box, (width, height)) for box in boxes]
+    objects = [_choose(rng, box, (width, height), shapes) for box in boxes]
     image = _draw(rng, objects, background, (width, height))
     if noise:
         image = _add_noise(rng, image, noise)
@@ -123,10 +126,10 @@ def draw_scene(
     return Scene(image, tuple(sorted(objects, key=lambda thing: thing.centre)), background)
 
 
-def _choose(rng: random.Random, box: Box, size: tuple[int, int]) -> SceneObject:
+def _choose(rng: random.Random, box: Box, size: tuple[int, int], shapes: Sequence[str]) -> SceneObject:
     width, height = size
     bbox = (box[0] / width, box[1] / height, box[2] / width, box[3] / height)
-    return SceneObject(rng.choice(SHAPES), rng.choice(tuple(COLOURS)), bbox)
+    return SceneObject(rng.choice(shapes), rng.choice(tuple(COLOURS)), bbox)
 
 
 def _place(rng: random.Random, count: int, size: tuple[int, int], stretch: float) -> list[Box]:
