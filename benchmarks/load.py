@@ -252,7 +252,7 @@ def vllm_ways(folder: Path, asked: argparse.Namespace) -> Iterator[Way]:
 
     def turn(options: list[str], turns: Turns) -> None:
         done = subprocess.run([*common, *options], stdout=subprocess.PIPE, text=True, check=True)
-        turns.add(**json.loads(done.stdout.splitlines()[-1]))
+        turns.add(**json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{"))))
 
     for name, options in (("d: vLLM, reuse off", []), ("d: vLLM, reuse on", ["--reuse"])):
         yield name, functools.partial(turn, options)

@@ -7,7 +7,7 @@ steps the engine drops cancelled rows and admits new ones.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -101,34 +101,38 @@ class Scheduler:
             return []
         chosen = [first]
         memory = self._memory()
-        if self.running and not self._fits(chosen, memory):
+        known = self._known()
+        if self.running and not self._fits(chosen, memory, known):
             return []
-        for row in self._alike(first)[: room - 1]:
-            if self._fits([*chosen, row], memory):
+        for row in self._alike(first, known)[: room - 1]:
+            if self._fits([*chosen, row], memory, known):
                 chosen.append(row)
         return chosen
 
-    def _alike(self, first: Row) -> list[Row]:
+    def _known(self) -> dict[Row, int]:
+        """How many tokens of each waiting row's prompt are known already, where some are."""
+        if self._reuse is None:
+            return {}
+        found = ((row, self._reuse.known(row)) for row in self.waiting)
+        return {row: tokens for row, tokens in found if tokens}
+
+    def _alike(self, first: Row, known: Mapping[Row, int]) -> list[Row]:
         """Waiting rows of the kind of ``first``, those nearest in length first."""
-        kind, others = self._kind(first), []
+        kind, others = (first in known, first.kind), []
         shares = self._reuse is not None and self._reuse.prefixes is not None
         pictures = {first.encoded.image_keys}
         for row in self.waiting:
             keys = row.encoded.image_keys
             # a second row on one image waits a round: the first one's keys and values serve it, too
             again = shares and bool(keys) and keys in pictures
-            if row is not first and not again and self._kind(row) == kind:
+            if row is not first and not again and (row in known, row.kind) == kind:
                 others.append(row)
                 pictures.add(keys)
         return sorted(others, key=lambda row: abs(row.length - first.length))
 
-    def _kind(self, row: Row) -> tuple[object, ...]:
-        known = self._reuse is not None and self._reuse.known(row) > 0
-        return (known, *row.kind)
-
-    def _fits(self, rows: Sequence[Row], memory: int | None) -> bool:
+    def _fits(self, rows: Sequence[Row], memory: int | None, known: Mapping[Row, int]) -> bool:
         """Whether ``rows`` are alike in length, within the budget, and have room for their answers."""
-        new = [row.length - (self._reuse.known(row) if self._reuse else 0) for row in rows]
+        new = [row.length - known.get(row, 0) for row in rows]
         if len(rows) > 1 and (min(new) < LIKE * max(new) or max(new) * len(rows) > self._budget):
             return False
         everyone = [*self.running, *rows]
