@@ -26,7 +26,7 @@ export class ModelBar {
     const lists = [uid("models"), uid("servers")];
     const text = (id, list, placeholder) => h("input", { type: "text", list, id, placeholder, autocomplete: "off", spellcheck: "false" });
     this.model = text(uid("model"), lists[0], HINTS.local);
-    this.server = text(uid("server"), lists[1], "http://HOST:PORT/v1, or a name");
+    this.server = text(uid("server"), lists[1], "its address (…/v1), or a name");
     this.choices = h("datalist", { id: lists[0] });
     this.addresses = h("datalist", { id: lists[1] });
     this.precision = h("select", { id: uid("precision") });
