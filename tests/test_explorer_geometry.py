@@ -159,3 +159,15 @@ def test_labels_are_shortened_by_characters_and_numbered_when_there_are_many() -
     assert {label["text"] for label in js(f"const items = {many};" + LABELS)["out"]} == {
         str(i) for i in range(1, 14)
     }
+
+
+def test_boxes_of_two_models_are_lettered_in_lists_and_labels() -> None:
+    sides = (
+        "[{id: 5, side: 0, phrase: 'cat'}, {id: 7, side: 1, phrase: 'cat'}, {id: 9, side: 1, phrase: 'dog'}]"
+    )
+    alone = js("return g.numbered([{id: 1, phrase: 'cat'}, {id: 2, phrase: 'cat'}], false);")
+    assert [item["number"] for item in alone] == ["1", "2"]
+    assert [item["number"] for item in js(f"return g.numbered({sides}, true);")] == ["A1", "B1", "B2"]
+    rects = "(item, i) => ({...item, rect: {x: i * 120, y: 100, w: 100, h: 100}})"
+    made = js(f"const items = g.numbered({sides}, true).map({rects});" + LABELS)["out"]
+    assert {label["text"] for label in made} == {"A cat", "B cat", "B dog"}
