@@ -44,10 +44,11 @@ def run_parquet(
     template: Job,
     columns: Columns,
     *,
+    output: str | os.PathLike[str],
     rows: int = ROWS,
     **options: Any,
 ) -> Counts:
-    """Answer the rows of Parquet files into the folder ``output=``; return how many there were, and failed.
+    """Answer the rows of Parquet files into the folder ``output``; return how many there were, and failed.
 
     Raises OptionError, SourceNotFound, MissingDependency; what is wrong with a row stays in the row.
     """
@@ -57,11 +58,11 @@ def run_parquet(
     if not isinstance(rows, int) or rows < 1:
         raise OptionError(f"rows={rows!r}: expected a whole number from 1.")
     stretches = list(cut(Path(source).expanduser(), columns, rows))
-    output = Path(str(checked.output)).expanduser().absolute()
-    check_apart(Path(source).expanduser(), output)
-    _claim(output, _asked(answerer, template, columns))
+    folder = Path(output).expanduser().absolute()
+    check_apart(Path(source).expanduser(), folder)
+    _claim(folder, _asked(answerer, template, columns))
     counts = Counts()
-    left = [stretch for stretch in stretches if not _known(stretch, output, counts)]
+    left = [stretch for stretch in stretches if not _known(stretch, folder, counts)]
     work = StretchWork(
         asker=answerer.asker,
         spec=dataclasses.replace(answerer.spec, token=None, api_key=None, quantization_skips=None),
@@ -70,7 +71,7 @@ def run_parquet(
         prompts=columns.prompts,
         name=columns.name,
         folder=str(Path.cwd()),
-        output=str(output),
+        output=str(folder),
         run=_run_options(checked),
     )
     total = sum(stretch.rows for stretch in stretches)
