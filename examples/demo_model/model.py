@@ -17,6 +17,8 @@ from transformers import (
 )
 
 PATCH, CELL = 14, 28
+#: The rotary base of the vision tower. vLLM has this number in its code, whatever a configuration says.
+VISION_BASE = 10_000.0
 #: A little over 25 cells, so that a square image lands on 5 x 5 and nothing on more.
 MAX_PIXELS, MIN_PIXELS = 26 * CELL * CELL, 14 * CELL * CELL
 SIZES: dict[str, dict[str, int]] = {
@@ -45,7 +47,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast, size: str) -> Qwen2_5_VLCon
         "depth": shape["depth"], "hidden_size": shape["vision"], "intermediate_size": shape["vision_mlp"],
         "num_heads": shape["vision_heads"], "out_hidden_size": shape["text"], "patch_size": PATCH,
         "fullatt_block_indexes": list(range(shape["depth"])),
-        "rope_parameters": {"rope_type": "axial", "rope_theta": 30.0},
+        "rope_parameters": {"rope_type": "axial", "rope_theta": VISION_BASE},
     }  # fmt: skip
     marks: dict[str, Any] = {
         f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{mark}|>")

@@ -15,11 +15,13 @@ from pathlib import Path
 
 import torch
 from fast import Trainee
-from model import SIZES, build_model, save
+from model import SIZES, VISION_BASE, build_model, save
 from packing import Batch, Batches, Plan
 from tokenizer import NUMBERS, build_tokenizer
 from torch.utils.data import DataLoader
-from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from vlm_nb.engines.hf.devices import cpu_computes_bf16
 
 WARM_UP = 100
 
@@ -80,7 +82,11 @@ class Run:
     def _first_weights(self, tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLForConditionalGeneration:
         if self.options.start is None:
             return build_model(tokenizer, self.options.size, self.options.seed)
-        return Qwen2_5_VLForConditionalGeneration.from_pretrained(self.options.start, dtype=torch.float32)
+        config = Qwen2_5_VLConfig.from_pretrained(self.options.start)
+        config.vision_config.rope_parameters["rope_theta"] = VISION_BASE
+        return Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            self.options.start, config=config, dtype=torch.float32
+        )
 
     def _optimisers(self) -> list[torch.optim.Optimizer]:
         named = list(self.model.named_parameters())
@@ -176,7 +182,8 @@ def _step(run: Run, compute: Callable[[Batch], tuple[torch.Tensor, ...]], batch:
 
 
 def _autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    return torch.autocast(device.type, torch.bfloat16)
+    """bf16 where the device computes it; elsewhere it would only be slower."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu" or cpu_computes_bf16())
 
 
 def _line(run: Run, losses: torch.Tensor) -> str:
