@@ -6,6 +6,7 @@ The scripted model answers by what the question contains; ``delay`` seconds a wo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .jupyter_server import NotebookPage
@@ -227,6 +228,16 @@ class ExplorerPage:
         mouse.move(*self.point(*end), steps=steps)
         mouse.up()
         self.settle()
+
+    def shoot(self, path: Path) -> None:
+        """A picture of the whole widget: the page is made tall enough for it first."""
+        before = self.page.viewport_size
+        tall = self.root.evaluate("node => Math.ceil(node.offsetHeight) + 260")
+        self.page.set_viewport_size({**before, "height": max(before["height"], tall)})
+        self.root.evaluate("node => node.scrollIntoView({block: 'center'})")
+        self.page.wait_for_timeout(300)
+        self.root.screenshot(path=path)
+        self.page.set_viewport_size(before)
 
     def python(self, code: str) -> str:
         return self.notebook.python(code).strip()

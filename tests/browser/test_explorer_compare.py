@@ -163,7 +163,7 @@ def test_compare_axe_finds_no_violation_and_it_looks_right(
     assert report.violations_count == 0, report.generate_report()
     assert x.page.evaluate(CONTRAST) == []
     kind = theme.split(" ", 1)[1].lower().replace(" ", "-")
-    x.root.screenshot(path=screenshots / f"explorer-{notebook.server.app}-compare-{kind}.png")
+    x.shoot(screenshots / f"explorer-{notebook.server.app}-compare-{kind}.png")
 
 
 def test_compare_narrow_answers_stand_below_each_other(notebook: NotebookPage, screenshots: Path) -> None:
@@ -175,7 +175,7 @@ def test_compare_narrow_answers_stand_below_each_other(notebook: NotebookPage, s
     assert b["y"] >= a["y"] + a["height"]
     assert x.root.evaluate("node => node.scrollWidth <= node.clientWidth")
     assert x.root.get_by_role("combobox", name="Compare with").bounding_box()["height"] >= 24
-    x.root.screenshot(path=screenshots / f"explorer-{notebook.server.app}-compare-narrow.png")
+    x.shoot(screenshots / f"explorer-{notebook.server.app}-compare-narrow.png")
 
 
 def test_compare_is_chosen_with_the_keyboard_alone(notebook: NotebookPage) -> None:
@@ -270,7 +270,7 @@ def test_a_servers_models_are_listed_loaded_and_compared(
     x.root.get_by_text("The answers are the same").wait_for()
     assert "echo What is it?" in x.text.inner_text()
     assert sorted(body["model"] for body in chat.bodies) == ["large", "tiny"]
-    x.root.screenshot(path=screenshots / f"explorer-{notebook.server.app}-server.png")
+    x.shoot(screenshots / f"explorer-{notebook.server.app}-server.png")
     assert not notebook.console_errors
     assert not notebook.foreign_requests
 

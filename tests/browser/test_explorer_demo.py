@@ -47,7 +47,7 @@ def test_the_first_question_loads_the_demo_model_and_says_so(
     x.wait_status("Generating…")
     x.wait_status("Done", SECONDS)
     x.boxes.get_by_role("option").first.hover()
-    x.root.screenshot(path=screenshots / f"explorer-{notebook.server.app}-demo.png")
+    x.shoot(screenshots / f"explorer-{notebook.server.app}-demo.png")
     assert x.python("print(vlm_nb.current().is_demo, len(x.results))") == "True 3"
     assert not notebook.console_errors
     assert not notebook.foreign_requests

@@ -46,7 +46,7 @@ def test_32_themes_change_without_a_rerun_and_stay_readable(
         assert x.page.evaluate(CONTRAST) == [], theme
         assert x.root.locator(".vlmx-edge").count() == 2
         name = f"explorer-{notebook.server.app}-{theme.split(' ', 1)[1].lower().replace(' ', '-')}.png"
-        x.root.screenshot(path=screenshots / name)
+        x.shoot(screenshots / name)
 
 
 def test_33_a_narrow_cell_is_one_column_with_large_targets(notebook: NotebookPage, screenshots: Path) -> None:
@@ -57,7 +57,7 @@ def test_33_a_narrow_cell_is_one_column_with_large_targets(notebook: NotebookPag
     assert boxes["y"] > stage["y"] + stage["height"]
     assert x.root.evaluate("node => node.scrollWidth <= node.clientWidth")
     assert x.page.evaluate(SMALL_TARGETS) == []
-    x.root.screenshot(path=screenshots / f"explorer-{notebook.server.app}-narrow.png")
+    x.shoot(screenshots / f"explorer-{notebook.server.app}-narrow.png")
 
 
 def test_33_four_hundred_percent_zoom(browser: Any, server: Any, screenshots: Path) -> None:
@@ -75,7 +75,7 @@ def test_33_four_hundred_percent_zoom(browser: Any, server: Any, screenshots: Pa
         assert x.page.evaluate(CUT_OFF) == []
         x.drag((0.3, 0.3), (0.6, 0.6))
         assert "Region 30%, 30% to 60%, 60%" in x.root.locator(".vlmx-chip").inner_text()
-        x.root.screenshot(path=screenshots / f"explorer-{server.app}-zoom400.png")
+        x.shoot(screenshots / f"explorer-{server.app}-zoom400.png")
     finally:
         notebook.close()
         context.close()

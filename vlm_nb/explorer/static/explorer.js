@@ -78,7 +78,7 @@ class App {
       "change:ui_album": () => this.setAlbum(),
       "change:ui_picture": () => this.setPicture(),
       "change:ui_answer": () => this.setAnswer(),
-      "change:ui_rival": () => this.setBoxes(),
+      "change:ui_rival": () => this.setRival(),
       "change:ui_boxes": () => this.setBoxes(),
       "change:ui_history": () => this.tools.setTurns(this.get("history")),
       "change:ui_notice": () => this.setNotice(this.get("notice")),
@@ -201,6 +201,14 @@ class App {
     this.composer.setRunning(open || pending);
     if (!pending) this.answer.show(answer, rival, this.items);
     if (this.busy) say(this.answer.status, "The kernel is busy with a cell: this waits until it has finished.");
+  }
+
+  // Whether two are compared letters the boxes; its growing text leaves the list alone (a name may be being edited).
+  setRival() {
+    const { number } = this.get("rival");
+    if (number === this.rivalNumber) return this.setAnswer();
+    this.rivalNumber = number;
+    this.setBoxes();
   }
 
   setNotice(notice) {
