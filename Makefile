@@ -82,4 +82,5 @@ $(VENV)/.ray: $(VENV)/.test
 $(VENV)/.browser: $(VENV)/.test
 	$(PIP) playwright axe-playwright-python
 	bash tests/browser/install_chromium.sh
+	PYTHON="$(BIN)/python" bash tests/browser/install_ipykernel6.sh
 	touch $@
