@@ -73,7 +73,7 @@ def test_compare_boxes_of_both_are_told_apart(notebook: NotebookPage) -> None:
         "B2",
         "B3",
     ]
-    labels = x.root.locator(".vlmx-label text").all_inner_texts()
+    labels = x.root.locator(".vlmx-label text").all_text_contents()
     assert "A red circle" in labels
     assert "B sky" in labels
     drawn = x.page.evaluate(
