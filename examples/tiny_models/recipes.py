@@ -9,6 +9,7 @@ from typing import Any
 import transformers
 from words import prompt_pieces, word_tokenizer
 
+from vlm_nb.engines.hf.processor import images_only
 from vlm_nb.families import Family, family_for
 
 WIDTH, VISION = 96, 96
@@ -83,17 +84,6 @@ def tower(**more: Any) -> dict[str, Any]:
 
 
 SIGLIP = {"model_type": "siglip_vision_model", "vision_use_head": False}
-
-
-def images_only(base: Any) -> Any:
-    """A processor class that does without its video processor (transformers wants torchvision for that)."""
-
-    def attributes(cls: Any) -> list[str]:
-        return [name for name in base.get_attributes() if name != "video_processor"]
-
-    return type(
-        base.__name__, (base,), {"get_attributes": classmethod(attributes), "__module__": base.__module__}
-    )
 
 
 # Qwen3-VL -----------------------------------------------------------------------------------------------
