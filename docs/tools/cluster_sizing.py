@@ -6,7 +6,6 @@ weights, nothing loaded or measured. ``--check`` only says whether the page has 
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import sys
 from dataclasses import dataclass
@@ -91,18 +90,5 @@ def table() -> str:
     return "\n".join([head, *(row(compute(known, tool.built)) for known in chosen)])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; fail if the page differs")
-    page = PAGE.read_text(encoding="utf-8")
-    start, stop = page.index(BEGIN) + len(BEGIN), page.index(END)
-    made = f"{page[:start]}\n{table()}\n{page[stop:]}"
-    if parser.parse_args().check:
-        raise SystemExit(
-            0 if made == page else "docs/cluster.md has other figures: run docs/tools/cluster_sizing.py"
-        )
-    PAGE.write_text(made, encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    known_models().rewrite(PAGE, (BEGIN, END), table, __doc__)

@@ -7,6 +7,7 @@ configs, no weights, nothing loaded or measured. ``--check`` only says whether t
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -182,18 +183,19 @@ def table() -> str:
     return "\n".join([head, *(row(known, compute(known)) for known in MODELS)])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def rewrite(page: Path, marks: tuple[str, str], table: Callable[[], str], description: str | None) -> None:
+    """Put ``table()`` between the two marks of ``page``; with ``--check`` only compare."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--check", action="store_true", help="change nothing; fail if the page differs")
-    page = PAGE.read_text(encoding="utf-8")
-    start, stop = page.index(BEGIN) + len(BEGIN), page.index(END)
-    made = f"{page[:start]}\n{table()}\n{page[stop:]}"
-    if parser.parse_args().check:
-        raise SystemExit(
-            0 if made == page else "docs/models.md has other figures: run docs/tools/what_fits.py"
-        )
-    PAGE.write_text(made, encoding="utf-8")
+    options = parser.parse_args()
+    text = page.read_text(encoding="utf-8")
+    start, stop = text.index(marks[0]) + len(marks[0]), text.index(marks[1])
+    made = f"{text[:start]}\n{table()}\n{text[stop:]}"
+    if options.check and made != text:
+        raise SystemExit(f"docs/{page.name} has other figures: run this script without --check")
+    if not options.check:
+        page.write_text(made, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    rewrite(PAGE, (BEGIN, END), table, __doc__)
