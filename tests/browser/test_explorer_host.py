@@ -16,7 +16,8 @@ pytestmark = pytest.mark.browser
 
 ON_TOP = """node => {
   const box = node.getBoundingClientRect();
-  const corners = [[box.left + 2, box.top + 2], [box.right - 2, box.bottom - 2]];
+  const inset = 6;  // corners are round
+  const corners = [[box.left + inset, box.top + inset], [box.right - inset, box.bottom - inset]];
   return corners.every(([x, y]) => node.contains(document.elementFromPoint(x, y)));
 }"""
 CUT_OFF = """() => {
