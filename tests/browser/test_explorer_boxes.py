@@ -198,7 +198,7 @@ def test_28_and_29_keys_change_boxes_one_gesture_at_a_time(notebook: NotebookPag
     x.page.wait_for_timeout(400)
     grown = bboxes(x)[0]
     assert grown[2] - grown[0] > before[0][2] - before[0][0]
-    x.python("turn = x._desk.turns[-1]; first = turn.prediction.grounded_phrases[0].bbox")
+    x.python("turn = x._desk.turns[-1]; first = turn.replies[0].prediction.grounded_phrases[0].bbox")
     assert x.python("print(turn.boxes.now[0].original.bbox == first)") == "True"
     for _ in range(3):
         x.page.keyboard.press("Control+z")
