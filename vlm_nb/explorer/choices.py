@@ -79,7 +79,7 @@ def labels(models: Sequence[VLM]) -> list[str]:
 
 def _kind(model: VLM) -> str:
     info = model.info
-    return str(info.quantization or info.dtype or info.device)
+    return str(info.quantization or model.spec.quantization or info.dtype or info.device)
 
 
 def cached_models(cache: Path | None = None) -> list[str]:
