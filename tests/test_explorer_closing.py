@@ -52,7 +52,7 @@ def test_every_thread_ends() -> None:
     ask(x)
     say(x, "server", server="http://127.0.0.1:9/v1")
     parts = [f"vlm_nb-explorer-{part}" for part in ("images", "models", "pump", "servers")]
-    until(lambda: {*parts, "vlm_nb-scripted"} <= set(started(before)))  # and what asks the server, for a moment
+    until(lambda: {*parts, "vlm_nb-scripted"} <= set(started(before)))  # and one that asks the server
     x.close()
     until(lambda: not started(before))
 
