@@ -397,10 +397,11 @@ def test_recall_goes_back_to_the_answer_and_its_image(x: Explorer) -> None:
 
 
 def test_closing_ends_the_threads(model: vlm_nb.VLM) -> None:
+    before = set(threading.enumerate())
     x = explore([picture()])
     ask(x)
     x.close()
-    until(lambda: not [t for t in threading.enumerate() if "explorer" in t.name])
+    until(lambda: not [t for t in set(threading.enumerate()) - before if "explorer" in t.name])
     say(x, "ask", task="ask", prompt="after")
 
 
