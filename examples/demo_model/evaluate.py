@@ -24,6 +24,7 @@ from questions import TASKS, Turn, ask, ask_two
 import vlm_nb
 import vlm_nb.demo
 from vlm_nb.demo.scenes import CANVASES, Box, Scene, draw_scene
+from vlm_nb.likeness import iou
 
 SHORT = ("count", "count_kind", "colour", "shape", "background", "exists", "relation", "extreme", "follow_up")
 KINDS = ("140 x 140", "other canvases", "large, resized")
@@ -125,15 +126,6 @@ def match(truth: Sequence[Box], guesses: Sequence[Box]) -> Located:
             best[i] = value
             used.add(j)
     return Located(tuple(best.get(i, 0.0) for i in range(len(truth))), len(guesses) - len(used))
-
-
-def iou(one: Box, other: Box) -> float:
-    """Intersection over union of two boxes (x_min, y_min, x_max, y_max) in the same unit."""
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    shared = max(0.0, width) * max(0.0, height)
-    total = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)) - shared
-    return shared / total if total > 0 else 0.0
 
 
 Row = tuple[str, list[str]]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from lessons import HELD_OUT_SEED, KNOWN_SHAPES, caption_of
 
 from vlm_nb.demo.scenes import Box, Scene, draw_scene
+from vlm_nb.likeness import iou
 from vlm_nb.model import VLM
 from vlm_nb.results import Prediction
 
@@ -98,15 +99,6 @@ def best_ious(truth: Sequence[Box], guesses: Sequence[Box]) -> list[float]:
             best[i] = value
             used.add(j)
     return best
-
-
-def iou(one: Box, other: Box) -> float:
-    """Intersection over union of two boxes (x_min, y_min, x_max, y_max) in the same unit."""
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    shared = max(0.0, width) * max(0.0, height)
-    total = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)) - shared
-    return shared / total if total > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
