@@ -131,16 +131,16 @@ RELATIONS: dict[str, tuple[str, ...]] = {
 SHARES = {
     "caption": 1.0,
     "detect": 0.8,
-    "locate": 2.2,
+    "locate": 3.0,
     "count": 0.5,
     "count_kind": 1.0,
     "colour": 1.4,
     "shape": 1.2,
     "background": 0.3,
     "exists": 1.8,
-    "relation": 1.6,
+    "relation": 2.0,
     "extreme": 1.0,
-    "follow_up": 0.6,
+    "follow_up": 1.0,
 }
 
 

@@ -82,8 +82,11 @@ class JupyterServer:
         (folder / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
 
     def url(self, name: str) -> str:
-        """The address at which the notebook ``name`` opens."""
-        place = "doc/tree" if self.app == "lab" else "notebooks"
+        """The address at which the notebook ``name`` opens, in a JupyterLab workspace of its own.
+
+        A shared workspace would hand the layout of one page (a sidebar as wide as a narrow window) to the next.
+        """
+        place = f"doc/workspaces/{Path(name).stem}/tree" if self.app == "lab" else "notebooks"
         return f"{self.base_url}{place}/{name}?token={self.token}"
 
 
@@ -179,6 +182,12 @@ _READY = """() => {
   return !!(panel?.content?.model && kernel && kernel.status === "idle" && panel.sessionContext.isReady);
 }"""
 
+_CLOSE_SIDEBARS = """
+  await window.jupyterapp.restored;
+  window.jupyterapp.shell.collapseLeft();
+  window.jupyterapp.shell.collapseRight();
+"""
+
 
 @dataclass
 class NotebookPage:
@@ -216,8 +225,9 @@ class NotebookPage:
             self.foreign_requests.append(request.url)
 
     def wait_ready(self) -> None:
-        """Wait until the notebook is open and its kernel idle."""
+        """Wait until the notebook is open, its kernel idle and its sidebars closed."""
         self.page.wait_for_function(_READY, timeout=NOTEBOOK_SECONDS)
+        self.evaluate(_CLOSE_SIDEBARS)
 
     def evaluate(self, script: str, argument: Any = None) -> Any:
         """Run JavaScript statements with ``panel``, ``book`` and ``arg`` in scope; may ``return``, await."""
