@@ -96,6 +96,8 @@ class Album:
         """The source of an image. Raises its SourceError, or OptionError when there is no image."""
         if not self.items:
             raise OptionError("there is no image yet: add one first.")
+        if not 0 <= index < len(self.items):
+            raise OptionError(f"image {index}: there are {len(self.items)}, counted from 0.")
         item = self.items[index]
         if isinstance(item, SourceError):
             raise item

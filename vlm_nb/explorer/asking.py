@@ -55,10 +55,10 @@ class AskDesk:
 
     # Handlers -----------------------------------------------------------------------------------------------
 
-    def ask(self, message: dict[str, Any]) -> None:
+    def ask(self, message: dict[str, Any]) -> Turn | None:
         """Ask about the shown image; while an answer is open this does nothing (a double click)."""
         if self._busy():
-            return
+            return None
         task, prompt = str(message.get("task", "ask")), str(message.get("prompt") or "").strip()
         if task not in TASKS:
             raise OptionError(f"unknown task {task!r}; allowed are: {', '.join(TASKS)}.")
@@ -67,6 +67,7 @@ class AskDesk:
         rival = self._models.by_id(message["rival"]) if message.get("rival") else None
         turn = self._new(task, "" if task == "caption" else prompt, region, replies=2 if rival else 1)
         self._worker.put(lambda: self._begin(turn, rival))
+        return turn
 
     def stop(self, message: dict[str, Any]) -> None:
         """Stop the open answer (both, where two are compared); the text so far is kept."""
@@ -117,6 +118,8 @@ class AskDesk:
         self._pump.close()
         with self._lock:
             self._asked.clear()
+        for turn in self.turns:
+            turn.over.set()
 
     # On the worker thread -----------------------------------------------------------------------------------
 
@@ -129,8 +132,7 @@ class AskDesk:
                     raise OptionError(f"{model.name} would be compared with itself; choose another model.")
                 self._put(turn, reply, rival if side else model)
             except Exception as error:  # noqa: BLE001 - shown to the user, whatever it is
-                stopped = turn.cancelled.is_set()
-                self._end(turn, reply, reply.answer.stopped() if stopped else reply.answer.failed(error))
+                self._fail(turn, reply, None if turn.cancelled.is_set() else error)
 
     def _put(self, turn: Turn, reply: Reply, model: VLM | None) -> None:
         if turn.cancelled.is_set() or model is None:
@@ -173,7 +175,8 @@ class AskDesk:
             found = asked.model.finish(asked.job, asked.prepared, ticket.completion)
             prediction = questions.of_whole(found, reply.answer, self._album)
         except Exception as error:  # noqa: BLE001 - shown to the user, whatever it is
-            self._end(turn, reply, replace(reply.answer, text=ticket.text).failed(error))
+            reply.answer = replace(reply.answer, text=ticket.text)
+            self._fail(turn, reply, error)
             return
         reply.prediction = prediction
         with self._lock:
@@ -208,10 +211,18 @@ class AskDesk:
         reply.answer = answer
         self.tell()
 
+    def _fail(self, turn: Turn, reply: Reply, error: BaseException | None) -> None:
+        """End a reply in an error, or (None) as stopped."""
+        reply.error = error
+        self._end(turn, reply, reply.answer.failed(error) if error else reply.answer.stopped())
+
     def _end(self, turn: Turn, reply: Reply, answer: Answer) -> None:
         self._set(reply, answer)
-        if not turn.open and turn.results:
+        if turn.open:
+            return
+        if turn.results:
             self._ended(turn)
+        turn.over.set()
 
     def _show_text(self, turn: Turn) -> None:
         if self.shown is turn:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..comparing import ComparedRow, Comparison
 from ..engines.base import Ticket
+from ..errors import Cancelled
 from ..likeness import match
 from ..results import Outcome, Prediction
 from .edits import Boxes
@@ -19,21 +20,26 @@ SHORT = 120
 
 @dataclass(slots=True, eq=False)
 class Reply:
-    """What one model says. ``ticket`` is there while it is asked."""
+    """What one model says. ``ticket`` is there while it is asked, ``error`` is what ended it otherwise."""
 
     answer: Answer
     prediction: Prediction | None = None
     ticket: Ticket | None = None
+    error: BaseException | None = None
     sent: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
 class Turn:
-    """One question. ``replies`` are one, or two that are compared; ``boxes`` are all theirs, as corrected."""
+    """One question. ``replies`` are one, or two that are compared; ``boxes`` are all theirs, as corrected.
+
+    ``over`` is set when nothing more will come.
+    """
 
     replies: tuple[Reply, ...]
     boxes: Boxes = field(default_factory=Boxes)
     cancelled: threading.Event = field(default_factory=threading.Event)
+    over: threading.Event = field(default_factory=threading.Event)
 
     @property
     def answer(self) -> Answer:
@@ -52,6 +58,16 @@ class Turn:
             return None
         phrases = tuple(box.to_phrase() for box in self.boxes.now if box.side == side)
         return replace(prediction, grounded_phrases=phrases)
+
+    def wait(self) -> Prediction:
+        """Wait for the first model's answer; raise the error that ended it instead."""
+        self.over.wait()
+        if self.replies[0].error is not None:
+            raise self.replies[0].error
+        prediction = self.result()
+        if prediction is None:
+            raise Cancelled("stopped before the model was asked.")
+        return prediction
 
     @property
     def results(self) -> tuple[Prediction, ...]:

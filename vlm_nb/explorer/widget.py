@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from ..comparing import Comparison
     from ..model import VLM
-    from ..results import Prediction
+    from ..results import BBox, Prediction
 
 log = logging.getLogger("vlm_nb")
 
@@ -84,7 +84,7 @@ class Explorer(anywidget.AnyWidget):
         if images is not None:
             self.add(images, column=column, recursive=recursive)
 
-    def _table(self) -> dict[str, Callable[[dict[str, Any]], None]]:
+    def _table(self) -> dict[str, Callable[[dict[str, Any]], object]]:
         album, models, desk = self._album, self._models, self._desk
         return {
             "hello": lambda message: models.refresh(),
@@ -117,6 +117,28 @@ class Explorer(anywidget.AnyWidget):
         elif column is not None:
             raise OptionError("column= names a column of a DataFrame; the images given are none.")
         self._album.add(images, recursive=recursive)
+
+    def ask(
+        self, prompt: str = "", task: str = "ask", *, image: int | None = None, region: BBox | None = None
+    ) -> Prediction:
+        """Ask as the widget's Send does, wait, and return the answer; the widget shows it as it grows.
+
+        ``task`` is ``"ask"``, ``"caption"`` or ``"ground"`` (Find: without a prompt every object). ``image``
+        counts from 0 (without: the shown one), ``region`` is (x_min, y_min, x_max, y_max) in 0..1 of it.
+        Interrupting stops the answer. Raises OptionError for what cannot be asked and while another answer is
+        open, else the error that the widget shows.
+        """
+        if image is not None:
+            self._album.source(image)
+            self._album.go(image)
+        turn = self._desk.ask({"task": task, "prompt": prompt, "region": region})
+        if turn is None:
+            raise OptionError("another answer is open; wait for it or press Stop.")
+        try:
+            return turn.wait()
+        except KeyboardInterrupt:
+            self._desk.stop({})
+            raise
 
     @property
     def prediction(self) -> Prediction | None:
