@@ -37,7 +37,7 @@ bench-table: $(VENV)/.test  ## what tables cost: speed, ledger, memory over 100,
 	$(BIN)/python benchmarks/table.py
 
 test-browser: $(VENV)/.browser  ## magics and widget in real JupyterLab and Notebook 7, headless Chromium
-	$(BIN)/python -m pytest -m browser --reruns 2 tests/browser
+	$(BIN)/python -m pytest -m browser --reruns 2 --maxfail 8 tests/browser
 
 test-ray: $(VENV)/.ray  ## the ray engine on a local cluster with two replicas, one of them killed
 	$(BIN)/python -m pytest -m ray -rs --reruns 2

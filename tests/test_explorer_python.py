@@ -93,3 +93,10 @@ def test_stop_gives_the_partial_answer_and_close_ends_the_wait(model: vlm_nb.VLM
         time.sleep(0.05)
     assert answers[0] == "cancelled"
     assert len(answers) == 2
+
+
+def test_its_repr_says_how_many_images(model: vlm_nb.VLM) -> None:
+    x = explore([picture("red")])
+    assert repr(x) == "<Explorer: 1 image>"
+    x.close()
+    assert repr(x) == "<Explorer: 0 images, closed>"

@@ -252,6 +252,10 @@ class Explorer(anywidget.AnyWidget):
         if kind is not None and "ticket" in content:
             self.message({"type": "ack", "ticket": content["ticket"]})
 
+    def __repr__(self) -> str:
+        images = len(self._album.items) if not self._closed else 0
+        return f"<Explorer: {images} image{'' if images == 1 else 's'}{', closed' if self._closed else ''}>"
+
     def _ipython_display_(self, **options: Any) -> None:
         from IPython import display
 
