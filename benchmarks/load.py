@@ -241,6 +241,7 @@ def ways_of(plain: Plain, folder: Path, dtype: torch.dtype, load: Load) -> list[
         (f"c: static batches of {BATCH}, sorted by image tokens", theirs(static_sorted)),
         ("ours, reuse off", mine(reuse=False)),
         ("ours, reuse on", mine()),
+        ("ours, reuse off, weights not packed", mine(reuse=False, pack=False)),
     ]
 
 

@@ -38,7 +38,7 @@ DEFAULT_SLOTS = {"cuda": 32, "mps": 8, "cpu": 32}
 READY_SECONDS = 0.02
 REUSE_SHARE = 0.1
 REUSE_BYTES = 2 * 2**30
-OPTIONS = ("in_flight", "reuse")
+OPTIONS = ("in_flight", "reuse", "pack")
 FOREIGN = (
     *("base_url", "api_key", "max_concurrency", "error_threshold", "adjust_every", "allow_local_paths"),
     *("image_quality", "tensor_parallel", "max_model_len", "gpu_memory_utilization"),
@@ -54,7 +54,8 @@ class TransformersBackend:
     """Loads ``spec.model`` and answers requests with it.
 
     ``spec.max_batch_size`` caps the rows that are answered together; free memory decides within it, and after
-    out-of-memory half of the rows go on. ``spec.engine_args`` may switch ``in_flight`` or ``reuse`` off.
+    out-of-memory half of the rows go on. ``spec.engine_args`` may switch ``in_flight``, ``reuse`` and (on a
+    CPU, ``hf.packed``) ``pack`` off.
     """
 
     def __init__(self, spec: LoadSpec) -> None:

@@ -16,7 +16,7 @@ import torch
 from ..base import MODEL_GATE, MemoryReport, ModelInfo, Progress, raise_if_cancelled
 from ..spec import LoadSpec
 from . import config as configs
-from . import devices, generation, loading, memory, quantization
+from . import devices, generation, loading, memory, packed, quantization
 from . import processor as processors
 from .encoding import Encoder
 from .files import ADAPTER, Checkpoint
@@ -169,6 +169,8 @@ def _instantiate(plan: Plan) -> Loaded:
     )
     if plan.adapter is not None:
         loading.add_adapter(model, plan.adapter)
+    if plan.device.type == "cpu" and plan.spec.engine_args.get("pack", True):
+        plan.details["packed bytes"] = packed.pack(model, devices.free_memory(plan.device))
     return _describe(plan, model, before)
 
 

@@ -1,0 +1,82 @@
+"""Large linear layers of a model on a CPU, their weights laid out for oneDNN once instead of at every call.
+
+``torch.nn.functional.linear`` gives oneDNN the weight as it lies, and with a few rows (a decode step) bringing it into
+blocks takes as long as the product. inductor packs frozen weights with the same two operators; here they serve a
+model that is not compiled. ``benchmarks/products.py`` measures both.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+SMALLEST = 1 << 18
+"""Elements below which a weight stays as it is: there the call costs more than the product."""
+SHARE = 0.5
+"""The part of the free memory that the packed copies may take together."""
+
+
+class PackedLinear(nn.Linear):
+    """A linear layer with a packed copy of its weight.
+
+    The plain weight stays (others may read, train or replace it); once it has changed it is used again itself.
+    """
+
+    packed: Tensor
+    packed_from: tuple[int, int]
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Linear gives it
+        """[..., in_features] → [..., out_features]."""
+        fresh = self.packed_from == _state(self.weight)
+        if not fresh or torch.is_grad_enabled() or input.dtype != self.weight.dtype or not input.numel():
+            return super().forward(input)
+        packing: Any = torch.ops.mkldnn
+        product: Tensor = packing._linear_pointwise(input, self.packed, self.bias, "none", [], "")
+        return product
+
+
+def pack(model: nn.Module, free: int | None) -> int:
+    """Pack the large linear layers of ``model`` in place and return the bytes that this takes.
+
+    ``free`` are the bytes that may be used up, None for any number. Nothing is packed where a copy of all of
+    them would take more than ``SHARE`` of it, where the weights are not fp32 or bf16 on a CPU, or where torch
+    was built without oneDNN.
+    """
+    layers = [layer for layer in model.modules() if _worth_it(layer)]
+    size = sum(layer.weight.nbytes for layer in layers)
+    if not layers or not _can_pack() or (free is not None and size > SHARE * free):
+        return 0
+    for layer in layers:
+        _pack(layer)
+    return size
+
+
+def _worth_it(layer: nn.Module) -> bool:
+    """Plain layers only: quantised and adapted ones have a forward of their own."""
+    if type(layer) is not nn.Linear or layer.weight.device.type != "cpu":
+        return False
+    return layer.weight.numel() >= SMALLEST and layer.weight.dtype in _types()
+
+
+def _types() -> tuple[torch.dtype, ...]:
+    packing: Any = torch.ops.mkldnn
+    return (torch.float32, torch.bfloat16) if packing._is_mkldnn_bf16_supported() else (torch.float32,)
+
+
+def _can_pack() -> bool:
+    return torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+
+
+def _pack(layer: nn.Module) -> None:
+    packing: Any = torch.ops.mkldnn
+    weight: Any = layer.weight
+    packed = packing._reorder_linear_weight(weight.detach(), None)
+    layer.__class__ = PackedLinear
+    layer.packed, layer.packed_from = packed, _state(weight)
+
+
+def _state(weight: Tensor) -> tuple[int, int]:
+    """What changes when other values are put into the weight."""
+    return weight.data_ptr(), weight._version
