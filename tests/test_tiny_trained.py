@@ -51,6 +51,7 @@ class Known:
 KNOWN = {
     "qwen3_vl": Known(0.81, 0.81, 0.8, 0.8, ("Qwen3VLForConditionalGeneration", "Qwen3VLProcessor")),
     "llava": Known(0.85, 0.85, 0.75, 0.75, ("LlavaForConditionalGeneration", "LlavaProcessor")),
+    "internvl": Known(0.92, 0.92, 0.9, 0.9, ("InternVLForConditionalGeneration", "InternVLProcessor")),
     "paligemma": Known(0.87, 0.87, 0.85, 0.85, ("PaliGemmaForConditionalGeneration", "PaliGemmaProcessor")),
 }
 
