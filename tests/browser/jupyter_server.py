@@ -84,7 +84,8 @@ class JupyterServer:
     def url(self, name: str) -> str:
         """The address at which the notebook ``name`` opens, in a JupyterLab workspace of its own.
 
-        A shared workspace would hand the layout of one page (a sidebar as wide as a narrow window) to the next.
+        A shared workspace would hand the layout of one page (a sidebar as wide as a narrow window) to the
+        next.
         """
         place = f"doc/workspaces/{Path(name).stem}/tree" if self.app == "lab" else "notebooks"
         return f"{self.base_url}{place}/{name}?token={self.token}"
