@@ -14,6 +14,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Collection, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from ..errors import CapabilityError, MissingDependency
@@ -45,6 +46,7 @@ class VLLMBackend:
         check(spec)
         self._spec = spec
         self._engine: Any = None
+        self._template: str | None = None
         self._tickets: dict[str, Ticket] = {}
         self._watches: dict[str, LoopWatch] = {}
         self._numbers = itertools.count()
@@ -74,6 +76,7 @@ class VLLMBackend:
         except Exception as error:  # noqa: BLE001 - vLLM raises anything
             raise load_error(error) from None
         raise_if_cancelled(cancelled)
+        self._template = self._chosen_template()
         return self._info()
 
     def _info(self) -> ModelInfo:
@@ -89,7 +92,7 @@ class VLLMBackend:
             quantization=config.quantization,
             revision=self._spec.revision or getattr(config.hf_config, "_commit_hash", None),
             context_length=config.max_model_len,
-            chat_template=self._template(),
+            chat_template=self._template,
         )
 
     @property
@@ -134,7 +137,7 @@ class VLLMBackend:
     def _rendered(self, request: Request) -> str:
         if request.prompt is not None:
             return request.prompt
-        template = self._template()
+        template = self._template
         if template is None:
             raise CapabilityError("this checkpoint has no chat template; load it with chat_template=...")
         text = self._engine.get_tokenizer().apply_chat_template(
@@ -145,10 +148,12 @@ class VLLMBackend:
         )
         return str(text)
 
-    def _template(self) -> str | None:
-        asked = self._spec.chat_template
-        template = asked or getattr(self._engine.get_tokenizer(), "chat_template", None)
-        return template if isinstance(template, str) else None
+    def _chosen_template(self) -> str | None:
+        """The chat template: a text, what a file holds, or one of the tokenizer's. Raises OptionError."""
+        from .hf.processor import chosen_template
+
+        holder = SimpleNamespace(tokenizer=self._engine.get_tokenizer())
+        return chosen_template(holder, self._spec.chat_template)
 
     def step(self) -> None:
         """Take what vLLM has finished computing, push it, end what is complete."""
