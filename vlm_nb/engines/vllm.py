@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Mapping
 from types import SimpleNamespace
 from typing import Any
 
+from .. import extras
 from ..errors import CapabilityError, MissingDependency
 from ..request import ImageRef, Request
 from .base import Capabilities, ModelInfo, Progress, Ticket, raise_if_cancelled
@@ -27,7 +28,7 @@ from .vllm_terms import as_dict, check, completion, engine_args, load_error, par
 
 INSTALL = (
     "the vllm engine needs vLLM, which pins its own transformers: make an environment for it and "
-    'pip install "vlm_nb[vllm]"; or serve the model there and use engine="openai" here.'
+    f'{extras.command("vllm")}; or serve the model there and use engine="openai" here.'
 )
 
 

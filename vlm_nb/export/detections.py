@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from .. import extras
 from ..errors import MissingDependency
 from .base import LabelledImage, class_names, corners
 
@@ -21,7 +22,7 @@ def to_supervision(images: Iterable[LabelledImage]) -> list[Any]:
         import numpy as np
         import supervision as sv
     except ImportError:
-        raise MissingDependency("to_supervision needs supervision: pip install 'vlm_nb[export]'") from None
+        raise MissingDependency(f"to_supervision needs supervision: {extras.command('export')}") from None
     rows = list(images)
     numbers = {name: number for number, name in enumerate(class_names(rows))}
     scored = any(box.confidence is not None for image in rows for box in image.boxes())

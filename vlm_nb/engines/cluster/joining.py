@@ -7,11 +7,12 @@ import os
 import threading
 from typing import Any
 
+from ... import extras
 from ...errors import LoadError, MissingDependency
 from .failures import said
 from .options import ClusterOptions
 
-INSTALL = 'the ray engine needs Ray:  pip install "vlm_nb[ray]"'
+INSTALL = f"the ray engine needs Ray:  {extras.command('ray')}"
 STORE_BYTES = 1 << 30
 """Shared memory of a cluster that is started here: it holds images on their way, not models."""
 
