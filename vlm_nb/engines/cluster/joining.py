@@ -49,7 +49,8 @@ def _refuse_another(asked: str, joined: str) -> None:
     if (asked == "local" and not _ours) or (port.isdigit() and port != its_port):
         raise LoadError(
             f"address={asked!r}: this process has joined the Ray cluster at {joined}, and can be in one "
-            "only. Leave address= out to use that one, or leave it first: unload its models, then ray.shutdown()."
+            "only. Leave address= out to use that one, or leave it first: unload its models, then "
+            "ray.shutdown()."
         )
     if port.isdigit() and not (_numbers(host) & ({"127.0.0.1", "::1"} | _numbers(its_host))):
         warnings.warn(
