@@ -6,8 +6,8 @@ import dataclasses
 
 from ...errors import OptionError, unknown_option
 from ..spec import LoadSpec
+from .dialects import DIALECTS
 from .presets import gguf_command
-from .wire import DIALECTS
 
 ENGINE_ARGS = (
     "backoff",
