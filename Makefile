@@ -20,7 +20,9 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
-docs: $(VENV)/.docs  ## the documentation in site/; a warning or a broken link is an error
+docs: $(VENV)/.docs  ## the documentation in site/; a warning, a broken link or an old table is an error
+	$(BIN)/python docs/tools/what_fits.py --check
+	$(BIN)/python docs/tools/cluster_sizing.py --check
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --clean --quiet
 	$(BIN)/python docs/tools/check_site.py site
 

@@ -32,7 +32,7 @@ FLOORS = (
     {"results", "likeness", "display", "report"},
     {"config"},
     {"request"},
-    {"errors"},
+    {"errors", "extras"},
     {"demo"},
 )
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import vlm_nb
-from vlm_nb import diagnosis, machine
+from vlm_nb import diagnosis, extras, machine
 from vlm_nb.report import Report
 
 
@@ -59,8 +61,23 @@ def test_missing_packages_come_with_the_command(monkeypatch: pytest.MonkeyPatch)
     report = diagnosis.doctor()
     assert ("accelerate is not installed", "pip install accelerate") in report.advice
     assert report.facts()["Versions"]["accelerate"] == "missing"
-    assert "pip install 'vlm_nb[pandas]'" in report.facts()["Optional"]["pandas"]
+    assert 'pip install "pandas>=2.2"' in report.facts()["Optional"]["pandas"]
     assert "! accelerate is not installed:  pip install accelerate" in str(report)
+
+
+def test_hints_name_the_packages_of_the_extras() -> None:
+    root = Path(vlm_nb.__file__).parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    declared = project["optional-dependencies"]
+    assert {name: list(needed) for name, needed in extras.EXTRAS.items()} == {
+        name: declared[name] for name in declared.keys() - {"test", "docs", "dev"}
+    }
+    texts = [*root.glob("vlm_nb/**/*.py"), *root.glob("docs/*.md"), root / "README.md"]
+    assert not [path for path in texts if re.search(r"install ['\"]vlm_nb\[", path.read_text())]
+    hints = {extras.command(name) for name in extras.EXTRAS}
+    quoted = [m for path in texts for m in re.findall(r'`(pip install ".*?)`', path.read_text())]
+    assert quoted
+    assert hints.issuperset(quoted)
 
 
 def broken(name: str, real: Any) -> Any:

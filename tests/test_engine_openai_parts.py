@@ -16,8 +16,9 @@ import pytest
 from PIL import Image
 
 from vlm_nb.engines import make_backend
-from vlm_nb.engines.remote import failures, listing, presets, wire
+from vlm_nb.engines.remote import failures, listing, pictures, presets, wire
 from vlm_nb.engines.remote.options import check
+from vlm_nb.engines.remote.reading import Reading
 from vlm_nb.engines.spec import LoadSpec
 from vlm_nb.errors import (
     CapabilityError,
@@ -186,14 +187,14 @@ def test_images_are_lossless_unless_a_quality_is_asked_for() -> None:
     def arrived(uri: str) -> Image.Image:
         return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
 
-    png = arrived(wire.data_uri(PICTURE, None))
+    png = arrived(pictures.data_uri(PICTURE, None))
     assert (png.format, png.size, png.tobytes()) == ("PNG", PICTURE.size, PICTURE.tobytes())
-    jpeg = arrived(wire.data_uri(PICTURE, 90))
+    jpeg = arrived(pictures.data_uri(PICTURE, 90))
     assert (jpeg.format, jpeg.size) == ("JPEG", PICTURE.size)
 
 
 def test_shared_files_are_named_by_content(tmp_path: Path) -> None:
-    first, again = (wire.shared_file(PICTURE, None, tmp_path / "shared") for _ in range(2))
+    first, again = (pictures.shared_file(PICTURE, None, tmp_path / "shared") for _ in range(2))
     assert first == again
     assert first.startswith("file:///")
     assert [path.suffix for path in (tmp_path / "shared").iterdir()] == [".png"]
@@ -298,7 +299,7 @@ def said(content: str | None = None, **more: Any) -> Any:
 
 
 def test_thinking_that_comes_apart_is_put_back() -> None:
-    reading = wire.Reading()
+    reading = Reading()
     for delta in (said(reasoning_content="hm"), said(reasoning_content="m"), said("two"), said(" dogs")):
         reading.feed(chunk(delta=delta))
     assert reading.text == "<think>hmm</think>two dogs"
@@ -308,7 +309,7 @@ def test_thinking_that_comes_apart_is_put_back() -> None:
 
 
 def test_an_answer_of_thinking_only_is_closed() -> None:
-    reading = wire.Reading()
+    reading = Reading()
     reading.feed(chunk(delta=said(reasoning="hm"), finish_reason="stop"))
     assert reading.text == "<think>hm</think>"
 
@@ -316,7 +317,7 @@ def test_an_answer_of_thinking_only_is_closed() -> None:
 @pytest.mark.parametrize("nonsense", ["text", {"a": 1}, SimpleNamespace(), SimpleNamespace(choices=3)])
 def test_what_is_no_chunk_is_refused(nonsense: Any) -> None:
     with pytest.raises(ValueError, match="not a chat completion"):
-        wire.Reading().feed(nonsense)
+        Reading().feed(nonsense)
 
 
 # What went wrong --------------------------------------------------------------------------------------------

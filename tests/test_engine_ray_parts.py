@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from vlm_nb.engines import make_backend
 from vlm_nb.engines.base import Engine
+from vlm_nb.engines.cluster import joining
 from vlm_nb.engines.cluster.failures import said
-from vlm_nb.engines.cluster.options import inner_spec
+from vlm_nb.engines.cluster.options import ClusterOptions, inner_spec
 from vlm_nb.engines.ray import RayBackend
 from vlm_nb.engines.spec import LoadSpec
-from vlm_nb.errors import GenerationError, OptionError
+from vlm_nb.errors import GenerationError, LoadError, OptionError
 
 SECONDS = 30.0
 
@@ -30,6 +33,36 @@ SECONDS = 30.0
 def test_keywords_that_make_no_sense(keywords: dict[str, Any], said: str) -> None:
     with pytest.raises(OptionError, match=said):
         RayBackend(LoadSpec.from_keywords("m", engine="ray", **keywords))
+
+
+@pytest.fixture
+def joined(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A Ray that has joined the cluster at 10.0.0.5:6379 by itself."""
+    context = SimpleNamespace(gcs_address="10.0.0.5:6379")
+    ray = SimpleNamespace(is_initialized=lambda: True, get_runtime_context=lambda: context)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(joining, "_users", 0)
+    monkeypatch.setattr(joining, "_ours", False)
+    return ray
+
+
+@pytest.mark.usefixtures("joined")
+@pytest.mark.parametrize("address", [None, "auto", "10.0.0.5:6379", "127.0.0.1:6379", "localhost:6379"])
+def test_the_joined_cluster_is_used(address: str | None) -> None:
+    joining.join(ClusterOptions(address=address))
+
+
+@pytest.mark.usefixtures("joined")
+@pytest.mark.parametrize("address", ["local", "10.0.0.5:6380", "127.0.0.1:6380"])
+def test_another_cluster_than_the_joined_is_an_error(address: str) -> None:
+    with pytest.raises(LoadError, match=r"joined the Ray cluster at 10\.0\.0\.5:6379.*Leave address= out"):
+        joining.join(ClusterOptions(address=address))
+
+
+@pytest.mark.usefixtures("joined")
+def test_another_host_may_be_another_name_of_the_joined_cluster() -> None:
+    with pytest.warns(UserWarning, match=r"the Ray cluster at 10\.0\.0\.5:6379, which .* is used"):
+        joining.join(ClusterOptions(address="10.0.0.6:6379"))
 
 
 def test_what_ray_says_is_one_plain_line() -> None:

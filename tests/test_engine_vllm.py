@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from vlm_nb.engines import make_backend
 from vlm_nb.engines.base import Engine, Ticket
 from vlm_nb.engines.spec import LoadSpec
+from vlm_nb.engines.vllm import VLLMBackend
 from vlm_nb.engines.vllm_terms import as_dict, check, completion, engine_args, load_error, request_error
 from vlm_nb.errors import (
     CapabilityError,
@@ -112,3 +115,36 @@ def test_messages_as_templates_take_them() -> None:
     assert as_dict(Message("system", ("be brief",))) == {"role": "system", "content": "be brief"}
     turn = as_dict(Message("user", (ImageRef(0), "what?")))
     assert turn["content"] == [{"type": "image"}, {"type": "text", "text": "what?"}]
+
+
+@pytest.fixture
+def fake_vllm(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What ``open`` needs of vLLM; its tokenizer has two templates by name."""
+    tokenizer = SimpleNamespace(chat_template={"default": "{{ 1 }}", "tools": "{{ 2 }}"})
+    hf_config = SimpleNamespace(model_type="qwen2_vl", _commit_hash=None)
+    engine = SimpleNamespace(
+        get_tokenizer=lambda: tokenizer,
+        model_config=SimpleNamespace(
+            hf_config=hf_config, dtype="torch.float16", quantization=None, max_model_len=9
+        ),
+        vllm_config=SimpleNamespace(device_config=SimpleNamespace(device_type="cpu")),
+    )
+    module = SimpleNamespace(EngineArgs=dict, LLMEngine=SimpleNamespace(from_engine_args=lambda args: engine))
+    monkeypatch.setitem(sys.modules, "vllm", module)
+    return module
+
+
+def opened_template(asked: str | None) -> str | None:
+    keywords = {} if asked is None else {"chat_template": asked}
+    return VLLMBackend(spec(**keywords)).open(lambda _: None, threading.Event()).chat_template
+
+
+@pytest.mark.usefixtures("fake_vllm")
+def test_a_chat_template_is_a_text_a_file_or_a_name_and_known_when_loading(tmp_path: Path) -> None:
+    (tmp_path / "mine.jinja").write_text("{{ 3 }}")
+    assert opened_template(None) == "{{ 1 }}"
+    assert opened_template("tools") == "{{ 2 }}"
+    assert opened_template("{{ 4 }}") == "{{ 4 }}"
+    assert opened_template(str(tmp_path / "mine.jinja")) == "{{ 3 }}"
+    with pytest.raises(OptionError, match=r"no template, no file and no name.*default, tools"):
+        opened_template(str(tmp_path / "gone.jinja"))

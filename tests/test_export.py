@@ -7,13 +7,14 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 from scripted import boxes_json, picture
 
 from vlm_nb import accessor, export, registry
-from vlm_nb.export import LabelledImage
+from vlm_nb.export import LabelledImage, to_supervision
 from vlm_nb.request import Request
 from vlm_nb.results import GroundedPhrase
 
@@ -94,6 +95,27 @@ def test_supervision_reads_and_writes_what_we_wrote(grounded: pd.DataFrame, tmp_
     assert left.xyxy[0] == pytest.approx([0, 0, 100, 300], abs=1)
     assert found[0].area.sum() == pytest.approx(0.75 * WIDE[0] * WIDE[1], rel=0.03)
     assert isinstance(found[3], sv.Detections)
+
+
+def test_supervision_gets_every_score_there_is() -> None:
+    sv = pytest.importorskip("supervision", reason="supervision is not installed here")
+    box = (0.0, 0.0, 0.5, 1.0)
+    scores = [(0.5, None), (None,), ()]
+    rows = [
+        LabelledImage(
+            row=row,
+            name="a",
+            image="a",
+            size=(10, 10),
+            phrases=tuple(GroundedPhrase("x", box, confidence=score) for score in row_scores),
+        )
+        for row, row_scores in enumerate(scores)
+    ]
+    found = to_supervision(rows)
+    merged = sv.Detections.merge(found).confidence
+    assert merged == pytest.approx([0.5, np.nan, np.nan], nan_ok=True)
+    assert len(found[0][found[0].confidence > 0.4]) == 1
+    assert to_supervision(rows[1:])[0].confidence is None
 
 
 def test_supervision_loads_our_coco(grounded: pd.DataFrame, tmp_path: Path) -> None:

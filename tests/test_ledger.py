@@ -191,6 +191,19 @@ def test_another_way_of_loading_is_another_question(counting: Counting, change: 
     assert identity.model_identity(counting.model) != before
 
 
+def test_how_an_answer_is_fetched_is_no_other_question(counting: Counting) -> None:
+    model = counting.model
+
+    def identity_with(**engine_args: Any) -> dict[str, Any] | None:
+        model.spec = dataclasses.replace(model.spec, engine_args=engine_args)
+        return identity.model_identity(model)
+
+    plain = identity_with()
+    assert identity_with(num_cpus=4, max_restarts=-1) == plain
+    assert identity_with(retries=9, backoff=1.0, timeout=60, media_folder="/tmp/media") == plain
+    assert identity_with(extra_body={"top_k": 1}, num_cpus=4) != plain
+
+
 def test_another_family_version_is_another_question(counting: Counting) -> None:
     model = counting.model
     before = identity.model_identity(model)

@@ -238,7 +238,7 @@ def test_unreadable_content_is_named(tmp_path: Path, data: bytes, text: str) -> 
 
 def test_heic_without_plugin_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(SourceError, match=r"vlm_nb\[heif\]"):
+    with pytest.raises(SourceError, match='pip install "pillow-heif>='):
         load(heic_head())
 
 

@@ -129,7 +129,7 @@ def test_without_xgrammar_the_error_names_the_command(
 ) -> None:
     monkeypatch.setitem(sys.modules, "xgrammar", None)
     monkeypatch.setattr(model.engine._backend, "_grammars", None)
-    with pytest.raises(MissingDependency, match=r"pip install 'vlm_nb\[structured\]'"):
+    with pytest.raises(MissingDependency, match='pip install "xgrammar>='):
         model.extract(image, ["a", "b"])
 
 

@@ -9,7 +9,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import batch, sources
+from . import batch, extras, sources
 from .asking import Job, Task
 from .display.compared import comparison_html
 from .errors import MissingDependency, ModelUnloaded, OptionError, VLMError
@@ -84,7 +84,7 @@ class Comparison:
         try:
             import pandas as pd
         except ImportError:
-            raise MissingDependency("to_frame needs pandas: pip install 'vlm_nb[pandas]'") from None
+            raise MissingDependency(f"to_frame needs pandas: {extras.command('pandas')}") from None
         return pd.DataFrame([_cells(row) for row in self.rows])
 
     def __repr__(self) -> str:

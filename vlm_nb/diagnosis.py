@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import config
+from . import config, extras
 from .machine import cached_models, gigabytes, model_cache
 from .report import Report
 
@@ -34,14 +34,14 @@ _PACKAGES = (
     "tqdm",
 )
 _OPTIONAL = {
-    "pandas": ("tables: df.vlm, several images at once", "pip install 'vlm_nb[pandas]'"),
-    "openai": ("models behind OpenAI-compatible servers", "pip install 'vlm_nb[openai]'"),
-    "xgrammar": ("answers that follow a schema", "pip install 'vlm_nb[structured]'"),
-    "pydantic": ("schemas as classes", "pip install 'vlm_nb[structured]'"),
-    "peft": ("adapters (LoRA)", "pip install 'vlm_nb[peft]'"),
-    "pillow-heif": ("HEIC photos", "pip install 'vlm_nb[heif]'"),
+    "pandas": ("tables: df.vlm, several images at once", extras.command("pandas")),
+    "openai": ("models behind OpenAI-compatible servers", extras.command("openai")),
+    "xgrammar": ("answers that follow a schema", extras.command("structured")),
+    "pydantic": ("schemas as classes", extras.command("structured")),
+    "peft": ("adapters (LoRA)", extras.command("peft")),
+    "pillow-heif": ("HEIC photos", extras.command("heif")),
     "vllm": ("the vLLM engine", "see the documentation of the vllm engine"),
-    "ray": ("the Ray Data engine", "pip install 'vlm_nb[ray]'"),
+    "ray": ("the Ray Data engine", extras.command("ray")),
 }
 
 

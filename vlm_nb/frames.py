@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from . import extras
 from .errors import MissingDependency, OptionError
 from .results import Outcome, outcome_rows
 
@@ -21,7 +22,7 @@ def to_frame(outcomes: Outcome | Sequence[Outcome]) -> DataFrame:
     try:
         import pandas as pd
     except ImportError:
-        raise MissingDependency("to_frame needs pandas: pip install 'vlm_nb[pandas]'") from None
+        raise MissingDependency(f"to_frame needs pandas: {extras.command('pandas')}") from None
     if not isinstance(outcomes, Iterable):
         raise OptionError(f"{outcomes!r} is no list of outcomes; give what model(source=[...]) returned.")
     items = [outcomes] if isinstance(outcomes, Outcome) else list(outcomes)

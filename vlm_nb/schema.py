@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from . import extras
 from .errors import MissingDependency, SchemaError
 
 MAX_BYTES = 200_000
@@ -92,7 +93,7 @@ def _typed(given: Any) -> AnswerSchema:
         from pydantic import TypeAdapter
         from pydantic.errors import PydanticUserError
     except ImportError:
-        raise MissingDependency("typed schemas need pydantic: pip install 'vlm_nb[structured]'") from None
+        raise MissingDependency(f"typed schemas need pydantic: {extras.command('structured')}") from None
     label = getattr(given, "__name__", None) or str(given)
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(given)

@@ -57,7 +57,7 @@ def model_identity(answerer: Answerer) -> dict[str, Any] | None:
         "asked": [spec.min_pixels, spec.max_pixels, spec.max_model_len, spec.image_quality],
         "family": [family.name, family.version, _plain(family.processor_kwargs)],
         "engine": [answerer.engine.name, public_base(spec.base_url)],
-        "extras": [_plain(spec.model_kwargs), _plain(spec.engine_args)],
+        "extras": [_plain(spec.model_kwargs), spec.answering_args()],
     }
 
 

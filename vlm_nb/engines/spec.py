@@ -15,6 +15,8 @@ from .keywords import check, plain
 QUANTIZATIONS = ("4bit", "8bit")
 SECRET_ARGS = ("default_headers", "default_query")
 """``engine_args`` that may hold keys."""
+DELIVERY_ARGS = ("num_cpus", "max_restarts", "retries", "backoff", "timeout", "media_folder")
+"""``engine_args`` of ray and openai that say how an answer is fetched; what it says they cannot change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +103,10 @@ class LoadSpec:
         """A comparable value: equal for two specs that load the same thing. Holds no key in clear."""
         values = {f.name: repr(getattr(self, f.name)) for f in dataclasses.fields(self)}
         return (self.model, self.engine, hashlib.sha256(repr(values).encode()).hexdigest())
+
+    def answering_args(self) -> dict[str, Any]:
+        """The ``engine_args`` that can change an answer."""
+        return {key: value for key, value in self.engine_args.items() if key not in DELIVERY_ARGS}
 
     def changed(self) -> dict[str, Any]:
         """The fields that differ from their defaults, without secrets: for repr, ledger and reproduction."""

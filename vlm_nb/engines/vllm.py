@@ -14,8 +14,10 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Collection, Mapping
+from types import SimpleNamespace
 from typing import Any
 
+from .. import extras
 from ..errors import CapabilityError, MissingDependency
 from ..request import ImageRef, Request
 from .base import Capabilities, ModelInfo, Progress, Ticket, raise_if_cancelled
@@ -26,7 +28,7 @@ from .vllm_terms import as_dict, check, completion, engine_args, load_error, par
 
 INSTALL = (
     "the vllm engine needs vLLM, which pins its own transformers: make an environment for it and "
-    'pip install "vlm_nb[vllm]"; or serve the model there and use engine="openai" here.'
+    f'{extras.command("vllm")}; or serve the model there and use engine="openai" here.'
 )
 
 
@@ -45,6 +47,7 @@ class VLLMBackend:
         check(spec)
         self._spec = spec
         self._engine: Any = None
+        self._template: str | None = None
         self._tickets: dict[str, Ticket] = {}
         self._watches: dict[str, LoopWatch] = {}
         self._numbers = itertools.count()
@@ -74,6 +77,7 @@ class VLLMBackend:
         except Exception as error:  # noqa: BLE001 - vLLM raises anything
             raise load_error(error) from None
         raise_if_cancelled(cancelled)
+        self._template = self._chosen_template()
         return self._info()
 
     def _info(self) -> ModelInfo:
@@ -89,7 +93,7 @@ class VLLMBackend:
             quantization=config.quantization,
             revision=self._spec.revision or getattr(config.hf_config, "_commit_hash", None),
             context_length=config.max_model_len,
-            chat_template=self._template(),
+            chat_template=self._template,
         )
 
     @property
@@ -134,7 +138,7 @@ class VLLMBackend:
     def _rendered(self, request: Request) -> str:
         if request.prompt is not None:
             return request.prompt
-        template = self._template()
+        template = self._template
         if template is None:
             raise CapabilityError("this checkpoint has no chat template; load it with chat_template=...")
         text = self._engine.get_tokenizer().apply_chat_template(
@@ -145,10 +149,12 @@ class VLLMBackend:
         )
         return str(text)
 
-    def _template(self) -> str | None:
-        asked = self._spec.chat_template
-        template = asked or getattr(self._engine.get_tokenizer(), "chat_template", None)
-        return template if isinstance(template, str) else None
+    def _chosen_template(self) -> str | None:
+        """The chat template: a text, what a file holds, or one of the tokenizer's. Raises OptionError."""
+        from .hf.processor import chosen_template
+
+        holder = SimpleNamespace(tokenizer=self._engine.get_tokenizer())
+        return chosen_template(holder, self._spec.chat_template)
 
     def step(self) -> None:
         """Take what vLLM has finished computing, push it, end what is complete."""

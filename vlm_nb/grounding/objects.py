@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 
 from .base import Mark, Reading, Span
+from .places import corners_in, places_in, point_in
 from .scan import Found, Root, Value, scan
-from .strings import NUMBER, number, numbers_in
+from .strings import NUMBER, number
 
 BOX_KEYS = ("bbox_2d", "box_2d", "bbox", "bounding_box", "boundingbox")
 """Keys that mark a box wherever they stand."""
@@ -21,12 +22,6 @@ LOOSE_BOX_KEYS = ("box", "bboxes", "boxes", "bounding_boxes", "coordinates", "co
 """Keys that hold boxes when grounding was asked for (an ordinary JSON answer may use these words too)."""
 POINT_KEYS = ("point_2d", "point2d")
 LOOSE_POINT_KEYS = ("point", "points", "center")
-CORNERS = (
-    ("x_min", "y_min", "x_max", "y_max"),
-    ("xmin", "ymin", "xmax", "ymax"),
-    ("x1", "y1", "x2", "y2"),
-    ("left", "top", "right", "bottom"),
-)
 LABEL_KEYS = (
     *("label", "name", "phrase", "class", "class_name", "category"),
     *("object", "text_content", "text", "description"),
@@ -175,62 +170,6 @@ def _add(
         reading.refuse()
 
 
-def places_in(value: Value, size: int) -> Iterator[list[float]]:
-    """Yield the boxes (``size`` 4) or points (``size`` 2) that a value holds.
-
-    A flat list of ``size`` numbers is one, as are two corners ``[[x, y], [x, y]]``, a string of numbers, and
-    a dict of corners; a list of these is several.
-    """
-    if isinstance(value, dict):
-        corners = _corner_values(value) if size == 4 else _xy(value)
-        if corners:
-            yield corners
-    elif isinstance(value, str):
-        found = numbers_in(value)
-        if len(found) == size:
-            yield found
-    elif isinstance(value, list):
-        yield from _places_in_list(value, size)
-
-
-def _places_in_list(value: list[Value], size: int) -> Iterator[list[float]]:
-    if all(isinstance(item, float) for item in value):
-        if len(value) == size:
-            yield [item for item in value if isinstance(item, float)]
-    elif size == 4 and len(value) == 2 and all(_is_pair(item) for item in value):
-        yield [item for pair in value if isinstance(pair, list) for item in pair if isinstance(item, float)]
-    else:
-        for item in value:
-            if not isinstance(item, list) or all(isinstance(inner, float) for inner in item):
-                yield from places_in(item, size)
-
-
-def _is_pair(value: Value) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(isinstance(item, float) for item in value)
-
-
-def _corner_values(fields: dict[str, Value]) -> list[float]:
-    for names in CORNERS:
-        numbers = _numbers(fields, names)
-        if len(numbers) == 4:
-            return numbers
-    return []
-
-
-def _xy(fields: dict[str, Value]) -> list[float]:
-    values = _numbers(fields, ("x", "y"))
-    return values if len(values) == 2 else []
-
-
-def _numbers(fields: dict[str, Value], names: Sequence[str]) -> list[float]:
-    """Return the numbers under ``names``, those in quotes too; what is no number is left out."""
-    values = (fields.get(name) for name in names)
-    found = [
-        numbers_in(value) if isinstance(value, str) else [value] for value in values if value is not None
-    ]
-    return [items[0] for items in found if len(items) == 1 and isinstance(items[0], float)]
-
-
 def _add_corners(
     fields: dict[str, Value],
     labels: Sequence[str],
@@ -239,7 +178,7 @@ def _add_corners(
     found: _Places,
     asked: bool,
 ) -> bool:
-    place = _corner_values(fields) or (_xy(fields) if asked else [])
+    place = corners_in(fields) or (point_in(fields) if asked else [])
     if place:
         _add(labels[0] if labels else "", place, score, reading, found.span(place), named=True)
     return bool(place)

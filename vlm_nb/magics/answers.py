@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .. import registry
+from .. import extras, registry
 from ..errors import MissingDependency, NoModelLoaded, OptionError, PromptError, VLMError
 from .arguments import Call
 from .conversation import Conversation
@@ -161,7 +161,7 @@ def _many(call: Call, tasks: list[tuple[Task, str | None]]) -> tuple[VLM, Any]:
 
     if importlib.util.find_spec("pandas") is None:
         raise MissingDependency(
-            "several images give a table, which needs pandas: pip install 'vlm_nb[pandas]'"
+            f"several images give a table, which needs pandas: {extras.command('pandas')}"
         )
     model = registry.current(call.options.model)
     items = sources.expand(call.source, recursive=call.options.recursive)

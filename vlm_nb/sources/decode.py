@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from .. import extras
 from ..errors import ImageTooLarge, SourceError, SourceNotFound
 from .expand import expand, is_single
 from .fetch import MAX_BYTES, TIMEOUT, fetch
@@ -168,7 +169,7 @@ def _decode(image: Image.Image) -> Image.Image:
 def _unreadable(source: Source) -> str:
     head = _head(source)
     if head[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"):
-        return "a HEIC image; reading it needs: pip install 'vlm_nb[heif]'"
+        return f"a HEIC image; reading it needs: {extras.command('heif')}"
     return f"not an image: it looks like {looks_like(head)}."
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
+import warnings
 from typing import Any
 
+from ... import extras
 from ...errors import LoadError, MissingDependency
 from .failures import said
 from .options import ClusterOptions
 
-INSTALL = 'the ray engine needs Ray:  pip install "vlm_nb[ray]"'
+INSTALL = f"the ray engine needs Ray:  {extras.command('ray')}"
 STORE_BYTES = 1 << 30
 """Shared memory of a cluster that is started here: it holds images on their way, not models."""
 
@@ -24,14 +27,44 @@ _ours = False
 
 
 def join(options: ClusterOptions) -> None:
-    """Join a cluster, or start one on this machine. Raises MissingDependency and LoadError."""
+    """Join a cluster, or start one on this machine. Raises MissingDependency and LoadError.
+
+    A process is in one cluster at a time: an address that is another one's than the joined is a LoadError.
+    """
     global _users, _ours
     ray = imported()
     with _lock:
         if not ray.is_initialized():
             _users, _ours = 0, options.address in (None, "local")
             _initialise(ray, options)
+        elif options.address is not None:
+            _refuse_another(options.address, str(ray.get_runtime_context().gcs_address))
         _users += 1
+
+
+def _refuse_another(asked: str, joined: str) -> None:
+    """Raise LoadError where ``asked`` is not the joined cluster's address; warn where that cannot be told."""
+    host, _, port = asked.rpartition(":")
+    its_host, _, its_port = joined.rpartition(":")
+    if (asked == "local" and not _ours) or (port.isdigit() and port != its_port):
+        raise LoadError(
+            f"address={asked!r}: this process has joined the Ray cluster at {joined}, and can be in one "
+            "only. Leave address= out to use that one, or leave it first: unload its models, then "
+            "ray.shutdown()."
+        )
+    if port.isdigit() and not (_numbers(host) & ({"127.0.0.1", "::1"} | _numbers(its_host))):
+        warnings.warn(
+            f"address={asked!r}: the Ray cluster at {joined}, which this process has joined, is used.",
+            stacklevel=2,
+        )
+
+
+def _numbers(host: str) -> set[str]:
+    """The numeric addresses of a host; none where it is unknown."""
+    try:
+        return {str(found[4][0]) for found in socket.getaddrinfo(host, None)}
+    except OSError:
+        return set()
 
 
 def leave() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ... import extras
 from ...errors import MissingDependency, SchemaError
 
 CACHE_BYTES = 256 * 2**20
@@ -55,7 +56,7 @@ class Grammars:
             import xgrammar
         except ImportError:
             raise MissingDependency(
-                "answers in a given form need xgrammar: pip install 'vlm_nb[structured]'"
+                f"answers in a given form need xgrammar: {extras.command('structured')}"
             ) from None
         self._vocabulary = vocabulary
         info = xgrammar.TokenizerInfo.from_huggingface(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from ... import extras
 from ...errors import MissingDependency
 from ..base import forget_frames
 from .failures import Failure, failure_of
@@ -14,7 +15,7 @@ from .listing import ServedModel, fetch
 from .presets import NO_KEY, Endpoint, Key, endpoint
 
 CONNECT_SECONDS = 10.0
-INSTALL = 'the openai engine needs the openai package:  pip install "vlm_nb[openai]"'
+INSTALL = f"the openai engine needs the openai package:  {extras.command('openai')}"
 
 
 class Client:

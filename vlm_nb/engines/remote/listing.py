@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import LoadError, ModelAccessDenied, ModelNotFound, nearest
 from ..base import ModelInfo
 from ..hf.files import local_checkpoint
-from .wire import DIALECTS, dialect_of
+from .dialects import DIALECTS, dialect_of
 
 if TYPE_CHECKING:
     from ..spec import LoadSpec

@@ -6,8 +6,8 @@ import dataclasses
 
 from ...errors import OptionError, unknown_option
 from ..spec import LoadSpec
+from .dialects import DIALECTS
 from .presets import gguf_command
-from .wire import DIALECTS
 
 ENGINE_ARGS = (
     "backoff",
@@ -42,9 +42,6 @@ def check(spec: LoadSpec) -> None:
     server = str(spec.engine_args.get("server", "openai"))
     if server not in DIALECTS:
         raise unknown_option("kind of server", server, DIALECTS)
-    quality = spec.image_quality
-    if quality is not None and not (isinstance(quality, int) and 1 <= quality <= 100):
-        raise OptionError(f"image_quality={quality!r}: expected 1..100 (JPEG), or None (lossless PNG).")
     for key in ("timeout", "retries", "backoff"):
         value = spec.engine_args.get(key, 0)
         if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:

@@ -1,114 +1,18 @@
-"""From a ``Request`` to the JSON of a chat completion, and from the streamed chunks back to text.
-
-Pure but for ``shared_file``, which writes an image where a server on the same file system may read it.
-"""
+"""From a ``Request`` to the JSON of a chat completion. Pure."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import CapabilityError
-from ...request import FinishReason, GenerationConfig, Message, Request
+from ...request import GenerationConfig, Message, Request
+from .dialects import DIALECTS
+from .pictures import ImageURL
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-ImageURL = str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dialect:
-    """What one kind of server knows beyond the OpenAI interface.
-
-    ``keys`` maps our generation keys to its own; ``special_tokens`` says that it takes
-    ``skip_special_tokens``; ``schema`` that it takes ``response_format`` with a JSON schema; ``pattern``
-    turns a regular expression into what it takes for one. ``owner`` is what it writes as ``owned_by`` in its
-    model list; ``complete_list`` says that the list names all its models.
-    """
-
-    owner: str | None = None
-    keys: Mapping[str, str] = field(default_factory=dict)
-    special_tokens: bool = False
-    schema: bool = True
-    pattern: Callable[[str], dict[str, Any]] | None = None
-    complete_list: bool = False
-
-
-_LIKE_VLLM = {"top_k": "top_k", "repetition_penalty": "repetition_penalty", "min_new_tokens": "min_tokens"}
-DIALECTS: dict[str, Dialect] = {
-    "openai": Dialect(),
-    "vllm": Dialect(
-        owner="vllm",
-        keys=_LIKE_VLLM,
-        special_tokens=True,
-        pattern=lambda regex: {"structured_outputs": {"regex": regex}},
-        complete_list=True,
-    ),
-    "sglang": Dialect(
-        owner="sglang",
-        keys=_LIKE_VLLM,
-        special_tokens=True,
-        pattern=lambda regex: {"regex": regex},
-        complete_list=True,
-    ),
-    "lmdeploy": Dialect(
-        owner="lmdeploy",
-        keys={**_LIKE_VLLM, "min_new_tokens": "min_new_tokens"},
-        special_tokens=True,
-        complete_list=True,
-    ),
-    "llama.cpp": Dialect(owner="llamacpp", keys={"top_k": "top_k", "repetition_penalty": "repeat_penalty"}),
-    "ollama": Dialect(owner="library"),
-    "transformers": Dialect(schema=False),
-}
-"""Server → dialect; "openai" is any other server, which is sent nothing beyond the interface."""
-
-
-def dialect_of(owner: str | None) -> str:
-    """Return the kind of server that writes ``owner`` in its model list; "openai" where it tells nothing."""
-    return next((name for name, known in DIALECTS.items() if known.owner and known.owner == owner), "openai")
-
-
-# Images -----------------------------------------------------------------------------------------------------
-
-
-def encoded(image: Image, quality: int | None) -> tuple[str, bytes]:
-    """Return (media type, bytes): PNG, which loses nothing, or JPEG 4:4:4 of ``quality`` 1..100."""
-    target = io.BytesIO()
-    rgb = image if image.mode == "RGB" else image.convert("RGB")
-    if quality is None:
-        rgb.save(target, "PNG", compress_level=1)
-        return "image/png", target.getvalue()
-    rgb.save(target, "JPEG", quality=quality, subsampling=0)
-    return "image/jpeg", target.getvalue()
-
-
-def data_uri(image: Image, quality: int | None) -> ImageURL:
-    """Return the image as a data URI."""
-    kind, payload = encoded(image, quality)
-    return f"data:{kind};base64,{base64.b64encode(payload).decode('ascii')}"
-
-
-def shared_file(image: Image, quality: int | None, folder: Path) -> ImageURL:
-    """Write the image into ``folder``, named by its content, and return its ``file://`` URL."""
-    kind, payload = encoded(image, quality)
-    path = folder / f"{hashlib.sha256(payload).hexdigest()[:32]}.{kind.removeprefix('image/')}"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_bytes(payload)
-        part.replace(path)
-    return path.resolve().as_uri()
-
-
-# The request ------------------------------------------------------------------------------------------------
 
 
 def chat_messages(request: Request, image_url: Callable[[Image], ImageURL]) -> list[dict[str, Any]]:
@@ -235,58 +139,3 @@ def _closed_value(key: str, value: Any) -> Any:
     if key in _NAMED and isinstance(value, dict):
         return {name: closed_schema(item) for name, item in value.items()}
     return value if key in _VALUES else closed_schema(value)
-
-
-# The answer -------------------------------------------------------------------------------------------------
-
-_ENDINGS: dict[str, FinishReason] = {"length": "length", "runaway": "runaway"}
-
-
-@dataclass(slots=True)
-class Reading:
-    """The answer so far, fed with the chunks of one stream.
-
-    ``ending`` is the server's finish reason, None while the answer is incomplete, "runaway" where we stopped
-    reading. Thinking that a server
-    sends apart is put back in front as ``<think>…</think>``, where families read it.
-    """
-
-    text: str = ""
-    ending: str | None = None
-    prompt_tokens: int | None = None
-    new_tokens: int | None = None
-    logprobs: list[float] = field(default_factory=list)
-    tokens: list[str] = field(default_factory=list)
-    _thinking: bool = False
-
-    @property
-    def finish_reason(self) -> FinishReason:
-        """The ending in our words."""
-        return _ENDINGS.get(self.ending or "", "stop")
-
-    def feed(self, chunk: Any) -> None:
-        """Take one chunk in. Raises ValueError for something that is no chunk of a chat completion."""
-        usage, choices = getattr(chunk, "usage", None), getattr(chunk, "choices", None)
-        if usage is None and not isinstance(choices, list):
-            raise ValueError("the server's answer is not a chat completion")
-        if usage is not None:
-            self.prompt_tokens = getattr(usage, "prompt_tokens", None)
-            self.new_tokens = getattr(usage, "completion_tokens", None)
-        for choice in (choices or [])[:1]:
-            self._choice(choice)
-
-    def _choice(self, choice: Any) -> None:
-        delta = getattr(choice, "delta", None)
-        thought = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
-        said = getattr(delta, "content", None) or getattr(delta, "refusal", None)
-        self.ending = getattr(choice, "finish_reason", None) or self.ending
-        if isinstance(thought, str):
-            self.text += thought if self._thinking else f"<think>{thought}"
-            self._thinking = True
-        if self._thinking and (isinstance(said, str) or self.ending):
-            self.text, self._thinking = f"{self.text}</think>", False
-        if isinstance(said, str):
-            self.text += said
-        for token in getattr(getattr(choice, "logprobs", None), "content", None) or ():
-            self.logprobs.append(float(token.logprob))
-            self.tokens.append(str(token.token))
