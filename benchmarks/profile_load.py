@@ -1,6 +1,7 @@
 """Where our engine's own thread spends its time on the mixed load, in processor seconds of that thread.
 
-``python benchmarks/profile_load.py [--reuse] [--slots 16]`` drives the backend by hand and prints a profile.
+``python benchmarks/profile_load.py [--model 120m] [--quick] [--reuse] [--slots 16]`` drives the backend by
+hand and prints a profile.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import torch
 from load import requests
-from workload import Load, mixed_load, prepare
+from workload import Load, mixed_load, prepare, quick_load
 
 from vlm_nb.engines.base import Ticket
 from vlm_nb.engines.spec import LoadSpec
@@ -40,16 +41,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=("demo", "120m"), default="demo")
     parser.add_argument("--reuse", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="24 requests over 16 small images")
+    parser.add_argument("--dtype", default="float32")
     parser.add_argument("--slots", type=int, default=16)
     parser.add_argument("--lines", type=int, default=60)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    load = mixed_load()
+    load = quick_load() if asked.quick else mixed_load()
     with tempfile.TemporaryDirectory() as place:
         folder = prepare(asked.model, Path(place))
         spec = LoadSpec(
             model=str(folder),
-            dtype=torch.float32,
+            dtype=asked.dtype,
             max_batch_size=asked.slots,
             engine_args={"reuse": asked.reuse},
         )

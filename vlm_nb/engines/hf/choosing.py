@@ -23,5 +23,5 @@ def choose(rows: Sequence[Row], scores: torch.Tensor) -> list[tuple[int, float]]
         own = row.ids.to(scores.device)
         chosen[index] = row.sampler(own, scores[index : index + 1], count)[0]
     tokens = chosen.argmax(-1)
-    logprobs = scores.gather(1, tokens[:, None])[:, 0] - scores.logsumexp(-1)
+    logprobs = scores.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
     return list(zip(tokens.tolist(), logprobs.tolist(), strict=True))

@@ -1,8 +1,8 @@
 """Large linear layers of a model on a CPU, their weights laid out for oneDNN once instead of at every call.
 
-``torch.nn.functional.linear`` gives oneDNN the weight as it lies, and with a few rows (a decode step) bringing it into
-blocks takes as long as the product. inductor packs frozen weights with the same two operators; here they serve a
-model that is not compiled. ``benchmarks/products.py`` measures both.
+``torch.nn.functional.linear`` hands the weight over as it lies, and with a few rows (a decode step) bringing
+it into blocks takes as long as the product. inductor packs frozen weights with the same two operators; here
+they serve a model that is not compiled. ``benchmarks/products.py`` measures both.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ SHARE = 0.5
 class PackedLinear(nn.Linear):
     """A linear layer with a packed copy of its weight.
 
-    The plain weight stays (others may read, train or replace it); once it has changed it is used again itself.
+    The plain weight stays: others may read, train or replace it. Once it has changed it is used itself again.
     """
 
     packed: Tensor
     packed_from: tuple[int, int]
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Linear gives it
+    def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] → [..., out_features]."""
         fresh = self.packed_from == _state(self.weight)
         if not fresh or torch.is_grad_enabled() or input.dtype != self.weight.dtype or not input.numel():
@@ -44,7 +44,7 @@ def pack(model: nn.Module, free: int | None) -> int:
     them would take more than ``SHARE`` of it, where the weights are not fp32 or bf16 on a CPU, or where torch
     was built without oneDNN.
     """
-    layers = [layer for layer in model.modules() if _worth_it(layer)]
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and _worth_it(layer)]
     size = sum(layer.weight.nbytes for layer in layers)
     if not layers or not _can_pack() or (free is not None and size > SHARE * free):
         return 0
@@ -53,7 +53,7 @@ def pack(model: nn.Module, free: int | None) -> int:
     return size
 
 
-def _worth_it(layer: nn.Module) -> bool:
+def _worth_it(layer: nn.Linear) -> bool:
     """Plain layers only: quantised and adapted ones have a forward of their own."""
     if type(layer) is not nn.Linear or layer.weight.device.type != "cpu":
         return False
@@ -66,15 +66,15 @@ def _types() -> tuple[torch.dtype, ...]:
 
 
 def _can_pack() -> bool:
-    return torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+    onednn: Any = torch.backends.mkldnn
+    return bool(onednn.is_available() and onednn.enabled)
 
 
-def _pack(layer: nn.Module) -> None:
+def _pack(layer: Any) -> None:
     packing: Any = torch.ops.mkldnn
-    weight: Any = layer.weight
-    packed = packing._reorder_linear_weight(weight.detach(), None)
+    packed = packing._reorder_linear_weight(layer.weight.detach(), None)
     layer.__class__ = PackedLinear
-    layer.packed, layer.packed_from = packed, _state(weight)
+    layer.packed, layer.packed_from = packed, _state(layer.weight)
 
 
 def _state(weight: Tensor) -> tuple[int, int]:
