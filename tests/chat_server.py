@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from PIL import Image
+from quiet_handler import QuietHandler
 
 Answer = Callable[[dict[str, Any]], Any]
 
@@ -105,13 +106,7 @@ def chat_server(**settings: Any) -> Iterator[Chat]:
     """Serve a ``Chat`` made of ``settings``; its ``url`` ends with /v1."""
     chat = Chat(**settings)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             if self._allowed():
                 listed = self.path == "/v1/models"

@@ -15,11 +15,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import urlsplit
 
 from chat_server import serving
+from quiet_handler import QuietHandler
 
 FAULTS = ("429", "500", "hang", "cut", "garbage", "slow")
 Plan = Callable[[int], str | None]
@@ -60,13 +60,7 @@ def fault_proxy(upstream: str, plan: Plan, **settings: Any) -> Iterator[FaultPro
     """Serve a proxy before ``upstream`` ("http://host:port/v1")."""
     proxy = FaultProxy(upstream, plan, **settings)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             self._forward(b"", None)
 

@@ -10,9 +10,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from quiet_handler import QuietHandler
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -55,12 +57,8 @@ class Hub(ThreadingHTTPServer):
         return self.repos[name]
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     server: Hub
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *args: Any) -> None:
-        """Quiet."""
 
     def do_HEAD(self) -> None:
         self.answer(body=False)

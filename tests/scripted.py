@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw
@@ -23,6 +24,14 @@ def picture(
     image = Image.new("RGB", (width, height), "white")
     ImageDraw.Draw(image).rectangle(box, fill="red")
     return image
+
+
+def picture_files(folder: Path, count: int) -> list[Path]:
+    """Write ``count`` pictures, each of another width."""
+    paths = [folder / f"{number}.png" for number in range(count)]
+    for number, path in enumerate(paths):
+        picture(60 + number, 60).save(path)
+    return paths
 
 
 def boxes_json(*boxes: tuple[float, float, float, float], label: str = "red box") -> str:

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from scripted import boxes_json, picture
+from scripted import boxes_json, picture, picture_files
 
 from vlm_nb import accessor, batch, registry
 from vlm_nb.accessor.columns import image_column
@@ -52,10 +52,7 @@ def model() -> Iterator[Any]:
 
 @pytest.fixture
 def paths(tmp_path: Path) -> list[str]:
-    found = [tmp_path / f"{number}.png" for number in range(4)]
-    for number, path in enumerate(found):
-        picture(60 + number, 60).save(path)
-    return [str(path) for path in found]
+    return [str(path) for path in picture_files(tmp_path, 4)]
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ FLOORS = (
     {"batch", "frames", "export"},
     {"ledger"},
     {"asking"},
+    {"answering"},
     {"schema", "conversations"},
     {"engines"},
     {"machine"},

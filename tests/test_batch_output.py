@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import picture, scripted
+from scripted import picture, picture_files, scripted
 
 from vlm_nb.errors import OptionError, SourceNotFound
 from vlm_nb.model import VLM
@@ -33,10 +33,7 @@ def model() -> Iterator[VLM]:
 
 @pytest.fixture
 def images(tmp_path: Path) -> list[Path]:
-    paths = [tmp_path / f"{number}.png" for number in range(4)]
-    for number, path in enumerate(paths):
-        picture(60 + number, 60).save(path)
-    return paths
+    return picture_files(tmp_path, 4)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

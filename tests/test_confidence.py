@@ -9,7 +9,7 @@ import pytest
 from PIL import ImageFilter
 
 import vlm_nb
-from vlm_nb.asking import rated
+from vlm_nb.answering import rated
 from vlm_nb.demo.scenes import draw_scene
 from vlm_nb.grounding import FORMATS, parse, write
 from vlm_nb.grounding.confidence import Tokens, box_confidences

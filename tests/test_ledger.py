@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import boxes_json, picture, scripted
+from scripted import boxes_json, picture, picture_files, scripted
 
 from vlm_nb import ledger
 from vlm_nb.asking import Job
@@ -59,9 +59,8 @@ def counting() -> Iterator[Counting]:
 def files(tmp_path: Path) -> list[Path]:
     folder = tmp_path / "images"
     folder.mkdir()
-    paths = [folder / f"{number:03}.png" for number in range(6)]
-    for number, path in enumerate(paths):
-        picture(60 + number, 60).save(path)
+    paths = picture_files(folder, 6)
+    for path in paths:
         _age(path, 60)
     return paths
 

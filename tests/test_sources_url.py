@@ -8,10 +8,10 @@ import io
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from PIL import Image
+from quiet_handler import QuietHandler
 
 from vlm_nb import sources
 from vlm_nb.errors import ImageTooLarge, SourceError, SourceNotFound, VLMError
@@ -24,15 +24,11 @@ def picture() -> bytes:
     return stream.getvalue()
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     """One path, one behaviour."""
 
-    protocol_version = "HTTP/1.1"
     seen: list[dict[str, str]] = []  # noqa: RUF012 - shared on purpose, emptied by the fixture
     stop = threading.Event()
-
-    def log_message(self, *args: Any) -> None:
-        pass
 
     def do_GET(self) -> None:
         self.seen.append({"path": self.path, **dict(self.headers)})

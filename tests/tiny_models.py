@@ -439,57 +439,46 @@ def make_glm4v(folder: Path) -> None:
     save(config, tokenizer, processor, folder)
 
 
-def make_idefics3(folder: Path) -> None:
+def idefics_tokenizer(bos: str) -> Any:
+    """The tokens that mark the tiles of an image, and ``bos`` as the first."""
     rows = tuple(f"<row_{r}_col_{c}>" for r in range(1, 7) for c in range(1, 7))
-    specials = (
-        *("<|begin_of_text|>", "<end_of_utterance>", "<pad>", "<image>", "<fake_token_around_image>"),
-        *("<global-img>", *rows),
-    )
-    tokenizer = byte_tokenizer(
-        specials, bos_token="<|begin_of_text|>", eos_token="<end_of_utterance>", pad_token="<pad>"
-    )
+    marks = ("<end_of_utterance>", "<pad>", "<image>", "<fake_token_around_image>", "<global-img>", *rows)
+    tokenizer = byte_tokenizer((bos, *marks), bos_token=bos, eos_token=marks[0], pad_token=marks[1])
     tokenizer.chat_template = template("ROLE: ", "<image>", "<end_of_utterance>\\n", "Assistant:")
+    return tokenizer
+
+
+def idefics_config(kind: Any, tokenizer: Any) -> Any:
+    return kind(
+        text_config={"model_type": "llama", **decoder(tokenizer)},
+        vision_config=tower(56),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        scale_factor=2,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def make_idefics3(folder: Path) -> None:
+    tokenizer = idefics_tokenizer("<|begin_of_text|>")
     images = transformers.Idefics3ImageProcessorPil(
         size={"longest_edge": 112}, max_image_size={"longest_edge": 56}
     )
     processor = transformers.Idefics3Processor(
         images, tokenizer, image_seq_len=4, chat_template=tokenizer.chat_template
     )
-    config = transformers.Idefics3Config(
-        text_config={"model_type": "llama", **decoder(tokenizer)},
-        vision_config=tower(56),
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        scale_factor=2,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    save(config, tokenizer, processor, folder)
+    save(idefics_config(transformers.Idefics3Config, tokenizer), tokenizer, processor, folder)
 
 
 def make_smolvlm(folder: Path) -> None:
-    specials = (
-        *("<|im_start|>", "<end_of_utterance>", "<pad>", "<image>", "<fake_token_around_image>"),
-        *("<global-img>", *(f"<row_{r}_col_{c}>" for r in range(1, 7) for c in range(1, 7))),
-    )
-    tokenizer = byte_tokenizer(
-        specials, bos_token="<|im_start|>", eos_token="<end_of_utterance>", pad_token="<pad>"
-    )
-    tokenizer.chat_template = "<|im_start|>" + template(
-        "ROLE: ", "<image>", "<end_of_utterance>\\n", "Assistant:"
-    )
+    tokenizer = idefics_tokenizer("<|im_start|>")
+    tokenizer.chat_template = "<|im_start|>" + tokenizer.chat_template
     images = transformers.SmolVLMImageProcessorPil(
         size={"longest_edge": 112}, max_image_size={"longest_edge": 56}
     )
     processor = images_only(transformers.SmolVLMProcessor)(
         images, tokenizer, None, image_seq_len=4, chat_template=tokenizer.chat_template
     )
-    config = transformers.SmolVLMConfig(
-        text_config={"model_type": "llama", **decoder(tokenizer)},
-        vision_config=tower(56),
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        scale_factor=2,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    save(config, tokenizer, processor, folder)
+    save(idefics_config(transformers.SmolVLMConfig, tokenizer), tokenizer, processor, folder)
 
 
 TINY: dict[str, Builder] = {

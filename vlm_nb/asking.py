@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import sources
+from .answering import check_sizes, confidence, ending, named, rated
 from .conversations import placed
-from .errors import CapabilityError, GenerationError, OptionError, PromptError, SourceError
+from .errors import CapabilityError, OptionError, PromptError, SourceError
 from .families.base import Family, ImageLimits
 from .grounding import Grounding
-from .grounding.confidence import box_confidences
 from .request import Completion, GenerationConfig, Message, Request
-from .results import Frame, GroundedPhrase, Prediction
+from .results import Frame, Prediction
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -151,7 +151,7 @@ class Asker:
             check_sizes(prepared.frames, completion)
         parsed = job.schema.parse(completion.text) if job.schema else None
         found = self._read(job, prepared, completion)
-        notes = ((DEMO_NOTE,) if self.is_demo else ()) + _ending(completion) + found.notes
+        notes = ((DEMO_NOTE,) if self.is_demo else ()) + ending(completion) + found.notes
         return Prediction(
             found.caption,
             grounded_phrases=named(rated(found, completion), job.phrase),
@@ -188,24 +188,6 @@ def user_turn(family: Family, prompt: str, images: int, first_index: int = 0) ->
     return placed(prompt, images, first_index) or family.user_message(prompt, images, first_index)
 
 
-def named(phrases: tuple[GroundedPhrase, ...], asked: str | None) -> tuple[GroundedPhrase, ...]:
-    """Give boxes that the model left without a name the phrase that was asked for."""
-    return tuple(replace(p, phrase=asked) if asked and not p.phrase else p for p in phrases)
-
-
-def rated(found: Grounding, completion: Completion) -> tuple[GroundedPhrase, ...]:
-    """Give each box its confidence: what the model wrote about it, else what its tokens tell."""
-    texts, logprobs = completion.token_texts, completion.token_logprobs
-    if not texts or not logprobs or not found.spans:
-        return found.grounded_phrases
-    cut = completion.usage.finish_reason != "stop"
-    values = box_confidences(completion.text, found.spans, texts, logprobs, cut=cut)
-    return tuple(
-        phrase if phrase.confidence is not None else replace(phrase, confidence=value)
-        for phrase, value in zip(found.grounded_phrases, values, strict=True)
-    )
-
-
 def together(source: Any) -> tuple[sources.Source, ...]:
     """Return the images of one prompt: one source, or a list of them; empty for None (text only).
 
@@ -231,30 +213,3 @@ def drain(pieces: Generator[str, None, Prediction]) -> Prediction:
         except StopIteration as stop:
             prediction: Prediction = stop.value
             return prediction
-
-
-def check_sizes(frames: Sequence[Frame], completion: Completion) -> None:
-    """Raise GenerationError if the model saw other sizes than were prepared: boxes would be shifted."""
-    expected = tuple(frame.seen for frame in frames)
-    if completion.seen_sizes is not None and completion.seen_sizes != expected:
-        raise GenerationError(
-            f"the processor changed the image size: prepared {expected}, seen {completion.seen_sizes}; "
-            "boxes would be misplaced. Please report this with the model's name."
-        )
-
-
-def confidence(logprobs: Sequence[float] | None) -> float | None:
-    """The geometric mean of the new tokens' probabilities, 0..1; None where the engine gives none."""
-    if not logprobs:
-        return None
-    return math.exp(sum(logprobs) / len(logprobs))
-
-
-def _ending(completion: Completion) -> tuple[str, ...]:
-    texts = {
-        "length": "cut at max_new_tokens",
-        "cancelled": "stopped before the end",
-        "runaway": "cut: the answer repeated itself",
-    }
-    text = texts.get(completion.usage.finish_reason)
-    return (text,) if text else ()

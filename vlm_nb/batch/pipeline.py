@@ -18,11 +18,12 @@ from typing import Any
 
 from ..asking import Job, Prepared
 from ..engines.base import GRACE_SECONDS, POLL_SECONDS, Ticket, forget_frames
-from ..errors import Cancelled, ModelUnloaded, SourceError, VLMError
+from ..errors import Cancelled, ModelUnloaded, VLMError
 from ..request import Completion
-from ..results import Outcome, Prediction
+from ..results import Outcome
 from .book import Book, Row
 from .identity import Answerer
+from .preparing import Found, Preparer, own_error
 from .ready import ReadyRow, ReadyRows
 from .workers import Workers
 
@@ -33,14 +34,6 @@ KNOWN_ROWS = 512
 """So many rows in a row that were known already, and as many are looked up ahead."""
 _CHUNK = 64
 _DOWNLOADS = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A worker's word on a row: an answer that was known, a prepared request, or an error."""
-
-    row: Row
-    found: Prediction | Prepared | VLMError | None
 
 
 @dataclass(slots=True)
@@ -68,6 +61,7 @@ class Pipeline:
         self._workers = Workers()
         self._fetchers = Workers(_DOWNLOADS)
         self._inbox: SimpleQueue[Any] = SimpleQueue()
+        self._preparer = Preparer(answerer.asker, book, self._inbox, self._workers.stopped)
         self._ready = ReadyRows()
         self._tickets: dict[Ticket, ReadyRow] = {}
         self._done: deque[tuple[int, Outcome]] = deque()
@@ -119,9 +113,9 @@ class Pipeline:
             remote = [row for row in chunk if any(source.kind == "url" for source in row.job.sources)]
             local = [row for row in chunk if row not in remote] if remote else chunk
             for row in remote:
-                self._fetchers.add(functools.partial(self._prepare_all, [row]))
+                self._fetchers.add(functools.partial(self._preparer.prepare_all, [row]))
             if local:
-                self._workers.add(functools.partial(self._prepare_all, local))
+                self._workers.add(functools.partial(self._preparer.prepare_all, local))
 
     def _has_room(self) -> bool:
         ahead = self._preparing + len(self._ready)
@@ -145,42 +139,6 @@ class Pipeline:
             else:
                 chunk.append(Row(position, job))
         return chunk
-
-    # In worker threads --------------------------------------------------------------------------------------
-
-    def _prepare_all(self, rows: list[Row]) -> None:
-        """Report known answers together, at most a chunk; everything else at once."""
-        found: list[Found] = []
-        for row in rows:
-            if self._workers.stopped.is_set():
-                return
-            found.append(Found(row, self._prepare(row)))
-            if not isinstance(found[-1].found, Prediction):
-                self._inbox.put(found)
-                found = []
-        if found:
-            self._inbox.put(found)
-
-    def _prepare(self, row: Row) -> Prediction | Prepared | VLMError | None:
-        """Find the answer, or decode and prepare; None where an equal row is being computed already."""
-        try:
-            job, contents = row.job, None
-            if not job.generation.sampling and (contents := self._book.known(job)) is not None:
-                row.key = self._book.key(job, contents)
-                if (found := self._book.find(job, row.key, row.position)) is not None:
-                    return found
-            loaded, read = self._book.load(job)
-            if read != contents:
-                row.key = self._book.key(job, read)
-                if (found := self._book.find(job, row.key, row.position)) is not None:
-                    return found
-            claim = self._book.claim(row)
-            if claim is not True:
-                return claim or None
-            prepared = self._answerer.asker.prepare(loaded)
-            return dataclasses.replace(prepared, first=None)  # a table has no previews: let the original go
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is this row's
-            return own_error(error)
 
     # Submit -------------------------------------------------------------------------------------------------
 
@@ -268,14 +226,6 @@ class Pipeline:
             error.source, error.index = error.source or label, row.position
         self._book.append(row, outcome)
         self._done.append((row.position, outcome))
-
-
-def own_error(error: Exception) -> VLMError:
-    """Return ``error`` as one of ours, without the frames that would keep images alive."""
-    forget_frames(error)
-    if isinstance(error, VLMError):
-        return error
-    return SourceError(f"this row could not be read: {type(error).__name__}: {error}")
 
 
 def _for_another(outcome: Outcome, of: Job) -> Outcome:

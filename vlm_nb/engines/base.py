@@ -13,18 +13,17 @@ import logging
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ..errors import ModelUnloaded, VLMError
 from ..request import Request
 from .contracts import Backend, Capabilities, MemoryReport, ModelInfo, Progress
 from .faults import as_vlm_error, forget_frames, raise_if_cancelled
 from .gate import MODEL_GATE, ModelGate
+from .inbox import Call, Waiting, refuse_all
 from .pulling import generate, stream
 from .tickets import GRACE_SECONDS, POLL_SECONDS, Event, Outbox, Ticket, wait_cancelled
 
@@ -55,14 +54,6 @@ EXIT_SECONDS = 5.0
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class _Call:
-    """A function to run on the engine's thread."""
-
-    function: Callable[[], Any]
-    future: Future[Any]
-
-
 _CLOSE = object()
 
 
@@ -73,9 +64,8 @@ class Engine:
         self.name = name
         self.info: ModelInfo | None = None
         self._backend = backend
-        self._inbox: SimpleQueue[Ticket | _Call | object] = SimpleQueue()
-        self._interactive: deque[Ticket] = deque()
-        self._batch: deque[Ticket] = deque()
+        self._inbox: SimpleQueue[Ticket | Call | object] = SimpleQueue()
+        self._waiting = Waiting()
         self._open_tickets: weakref.WeakSet[Ticket] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._closing = False
@@ -132,7 +122,7 @@ class Engine:
     def call(self, function: Callable[[], T]) -> Future[T]:
         """Run ``function`` on the engine's thread between two steps."""
         future: Future[T] = Future()
-        self._send(_Call(function, future))
+        self._send(Call(function, future))
         return future
 
     def submit(self, request: Request, outbox: Outbox | None = None) -> Ticket:
@@ -159,7 +149,7 @@ class Engine:
             self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def _send(self, message: Ticket | _Call) -> None:
+    def _send(self, message: Ticket | Call) -> None:
         with self._lock:
             if self._closing:
                 raise self._closed_error()
@@ -189,7 +179,7 @@ class Engine:
 
     def _drain(self) -> bool:
         """Take all messages in; wait for one when there is nothing to do. False ends the loop."""
-        idle = not (self._interactive or self._batch or self._backend.running)
+        idle = not (self._waiting or self._backend.running)
         while True:
             try:
                 message = self._inbox.get(block=idle)
@@ -197,28 +187,22 @@ class Engine:
                 return True
             if message is _CLOSE:
                 return False
-            if isinstance(message, _Call):
-                _answer(message)
+            if isinstance(message, Call):
+                message.run()
             elif isinstance(message, Ticket):
-                (self._interactive if message.request.interactive else self._batch).append(message)
+                self._waiting.add(message)
                 idle = False
             del message  # while the thread waits it must keep no request alive
 
     def _drop_cancelled(self) -> None:
-        for queue in (self._interactive, self._batch):
-            for ticket in [t for t in queue if t.cancelled]:
-                queue.remove(ticket)
-                ticket.finish_cancelled()
+        for ticket in self._waiting.take_cancelled():
+            ticket.finish_cancelled()
         for ticket in [t for t in self._backend.running if t.cancelled]:
             self._backend.drop(ticket)
             ticket.finish_cancelled()
 
     def _admit(self) -> None:
-        room = self._backend.free_slots()
-        taken: list[Ticket] = []
-        for queue in (self._interactive, self._batch):
-            while queue and len(taken) < room:
-                taken.append(queue.popleft())
+        taken = self._waiting.take(self._backend.free_slots())
         if taken:
             self._guard(lambda: self._backend.admit(taken), taken)
 
@@ -245,33 +229,12 @@ class Engine:
             left = [ticket for ticket in self._open_tickets if not ticket.done]
         for ticket in left:
             ticket.fail(self._gone)
-        self._interactive.clear()
-        self._batch.clear()
-        self._empty_inbox()
+        self._waiting.clear()
+        refuse_all(self._inbox, self._gone)
         try:
             self._backend.close()
         except Exception:  # nobody is left to tell
             log.warning("engine %s: the model could not be freed cleanly", self.name, exc_info=True)
-
-    def _empty_inbox(self) -> None:
-        with contextlib.suppress(Empty):
-            while True:
-                message = self._inbox.get_nowait()
-                if isinstance(message, Ticket):
-                    message.fail(self._gone)
-                elif isinstance(message, _Call) and message.future.set_running_or_notify_cancel():
-                    message.future.set_exception(copy.copy(self._gone))
-
-
-def _answer(call: _Call) -> None:
-    if not call.future.set_running_or_notify_cancel():
-        return
-    try:
-        result = call.function()
-    except BaseException as error:  # noqa: BLE001 - it belongs to the caller
-        call.future.set_exception(forget_frames(error))
-    else:
-        call.future.set_result(result)
 
 
 _ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()

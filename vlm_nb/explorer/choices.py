@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import registry
+from ..engines.spec import LoadSpec
+from ..errors import unknown_option
 from .servers import SERVER, address_of
 
 if TYPE_CHECKING:
@@ -155,3 +157,11 @@ def load_keywords(precision: str, device: str) -> dict[str, Any]:
     if device not in ("", "auto"):
         keywords["device_map"] = device
     return keywords
+
+
+def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keywords for every load; raises OptionError for an unknown one, before Load is pressed."""
+    for key in options:
+        if key not in LoadSpec.names() or key == "keep":
+            raise unknown_option("load keyword", key, LoadSpec.names())
+    return dict(options)

@@ -1,4 +1,4 @@
-"""The answers as files: JSON lines, a CSV table, one HTML page. Pure: turns in, text out."""
+"""The answers as a DataFrame and as files: JSON lines, CSV, one HTML page. Pure: turns in, text out."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import html
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import display
 from ..errors import OptionError
+from ..frames import to_frame
 from ..results import Outcome, outcome_rows
 from .turns import Turn, together
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
@@ -37,6 +41,13 @@ def columns(turn: Turn) -> dict[str, Any]:
     """What a row says beside its prediction: the turn's number, and how far two compared answers agree."""
     compared = turn.comparison
     return {"turn": turn.answer.number, "agreement": compared.rows[0].agreement if compared else None}
+
+
+def to_table(turns: Sequence[Turn]) -> DataFrame:
+    """One row an answer: what ``vlm_nb.to_frame`` gives, and ``columns``. Raises MissingDependency."""
+    rows = [(p, columns(turn)) for turn in turns for p in turn.results]
+    frame = to_frame([Outcome(prediction, None) for prediction, _ in rows])
+    return frame.assign(**{name: [more[name] for _, more in rows] for name in ("turn", "agreement")})
 
 
 def to_jsonl(turns: Sequence[Turn]) -> str:

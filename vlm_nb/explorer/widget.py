@@ -13,11 +13,11 @@ import anywidget
 import traitlets
 
 from .. import registry
-from ..engines.spec import LoadSpec
-from ..errors import OptionError, unknown_option
+from ..errors import OptionError
 from . import assets, keeping
 from .album import Album, from_table
 from .asking import AskDesk
+from .choices import checked_options
 from .keepsake import Keepsake
 from .loading import ModelDesk
 from .state import Answer, Loading, Problem
@@ -63,7 +63,7 @@ class Explorer(anywidget.AnyWidget):
         recursive: bool = False,
         load_options: Mapping[str, Any] | None = None,
     ) -> None:
-        options = _checked(load_options or {})
+        options = checked_options(load_options or {})
         chosen = registry.current(model) if model is not None else None
         self._lock = threading.RLock()
         self._notices = 0
@@ -167,12 +167,7 @@ class Explorer(anywidget.AnyWidget):
 
         ``turn`` numbers the questions (two compared answers have one), ``agreement`` is 0..1 between them.
         """
-        from ..frames import to_frame
-        from ..results import Outcome
-
-        rows = [(p, keeping.columns(turn)) for turn in self._desk.turns for p in turn.results]
-        frame = to_frame([Outcome(prediction, None) for prediction, _ in rows])
-        return frame.assign(**{name: [more[name] for _, more in rows] for name in ("turn", "agreement")})
+        return keeping.to_table(self._desk.turns)
 
     def to_html(self, path: str | Path) -> Path:
         """Write all answers, with images and boxes, as one page that needs nothing else; return its path.
@@ -273,11 +268,3 @@ def unpin(comm: Any) -> None:
     written to by threads, which count as the last cell: Stop would wait behind a running cell.
     """
     getattr(comm, "__dict__", {}).pop("_reply_subshell_id", None)
-
-
-def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Refuse an unknown keyword now, not when Load is pressed."""
-    for key in options:
-        if key not in LoadSpec.names() or key == "keep":
-            raise unknown_option("load keyword", key, LoadSpec.names())
-    return dict(options)
