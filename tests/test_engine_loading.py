@@ -161,6 +161,7 @@ def test_a_name_that_cannot_be_a_repository_is_not_found(name):
         ({"dtype": "int8"}, OptionError, "bfloat16"),
         ({"device_map": "gpu9"}, OptionError, "cuda:1"),
         ({"chat_template": "no such"}, OptionError, "no named ones"),
+        ({"chat_template": "{% for m in messages %}{{ m }"}, OptionError, "TemplateSyntaxError"),
         ({"model_kwargs": {"no_such_option": 1}}, OptionError, "no_such_option"),
         ({"attn_implementation": "flash_attention_2"}, MissingDependency, "pip install flash-attn"),
         ({"attn_implementation": "none such"}, LoadError, "none such"),

@@ -137,7 +137,7 @@ def _require_files(checkpoint: Checkpoint) -> None:
 def chosen_template(processor: Any, asked: str | None) -> str | None:
     """The chat template to use: ``asked`` is a template, the path of one, or a name in the checkpoint.
 
-    None is the checkpoint's own ("default" of several). Raises OptionError.
+    None is the checkpoint's own ("default" of several). Raises OptionError, also for what is no Jinja.
     """
     own = getattr(processor, "chat_template", None) or getattr(processor.tokenizer, "chat_template", None)
     named: Mapping[str, str] = own if isinstance(own, Mapping) else {}
@@ -146,12 +146,24 @@ def chosen_template(processor: Any, asked: str | None) -> str | None:
     if asked in named:
         return named[asked]
     if "{{" in asked or "{%" in asked:
-        return asked
+        return _jinja(asked)
     path = Path(asked).expanduser()
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        return _jinja(path.read_text(encoding="utf-8"))
     has = f"this checkpoint's are: {', '.join(named)}" if named else "this checkpoint has no named ones"
     raise OptionError(f"chat_template={asked!r} is no template, no file and no name; {has}.")
+
+
+def _jinja(template: str) -> str:
+    """The template, read once with the syntax that transformers allows: later it would fail every question."""
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    compile_template: Any = _compile_jinja_template
+    try:
+        compile_template(template)
+    except Exception as error:  # noqa: BLE001 - whatever Jinja says of it
+        raise OptionError(f"chat_template=: {type(error).__name__}: {error}") from None
+    return template
 
 
 def image_facts(processor: Any) -> dict[str, Any]:
