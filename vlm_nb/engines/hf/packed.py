@@ -29,12 +29,16 @@ class PackedLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] → [..., out_features]."""
-        fresh = self.packed_from == _state(self.weight)
-        if not fresh or torch.is_grad_enabled() or input.dtype != self.weight.dtype or not input.numel():
+        if torch.compiler.is_compiling() or torch.is_grad_enabled() or not self._serves(input):
             return super().forward(input)
         packing: Any = torch.ops.mkldnn
         product: Tensor = packing._linear_pointwise(input, self.packed, self.bias, "none", [], "")
         return product
+
+    def _serves(self, states: Tensor) -> bool:
+        """Whether the copy is of the weight as it is now, and can be used for these states."""
+        fresh = self.packed_from == _state(self.weight)
+        return fresh and states.dtype == self.weight.dtype and states.numel() > 0
 
 
 def pack(model: nn.Module, free: int | None) -> int:
