@@ -155,7 +155,7 @@ def chosen_template(processor: Any, asked: str | None) -> str | None:
 
 
 def _jinja(template: str) -> str:
-    """The template, read once with the syntax that transformers allows: later it would fail every question."""
+    """The template, read once as transformers reads it: later it would fail every question."""
     from transformers.utils.chat_template_utils import _compile_jinja_template
 
     compile_template: Any = _compile_jinja_template
