@@ -62,8 +62,11 @@ def start_token(model: Any) -> int | None:
     """The id that answers of an encoder-decoder follow; None where they follow the prompt."""
     if not getattr(model.config, "is_encoder_decoder", False):
         return None
-    found = model.generation_config.decoder_start_token_id
-    return model.config.get_text_config().decoder_start_token_id if found is None else found
+    settings = model.generation_config
+    found: int | None = settings.decoder_start_token_id
+    if found is None:
+        found = settings.bos_token_id
+    return found
 
 
 def run(model: Any, rows: Sequence[Row], device: torch.device, between: Callable[[], None]) -> None:
