@@ -107,7 +107,7 @@ class Flight:
                 return_dict_in_generate=True,
                 output_logits=True,
             )
-        start = encoded.prompt_tokens
+        start = 1 if self.model.config.is_encoder_decoder else encoded.prompt_tokens
         return Answer(out.sequences[0, start:].tolist(), [scores[0].float() for scores in out.logits])
 
 

@@ -24,6 +24,9 @@ EMBEDDING_STD = 0.06
 LOUD = 8.0
 """Makes the helper's first scores of numbers a few nats apart; growing to that takes hundreds of steps."""
 
+SIDES = 3.0
+"""The rotary pair of about 20 patches a turn begins with this bias: a patch counts half of its neighbour."""
+
 
 def first_model(config: Any, numbers: list[int], seed: int) -> Any:
     """Return a fresh fp32 model; near numbers start with embeddings that look alike."""
@@ -31,7 +34,7 @@ def first_model(config: Any, numbers: list[int], seed: int) -> Any:
     model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if weight.ndim == 2 and "embed" not in name:
+            if is_matrix(name, weight):
                 weight.normal_(std=0.6 / math.sqrt(weight.shape[1]))
         words = model.get_input_embeddings().weight
         words.normal_(std=EMBEDDING_STD)
@@ -39,7 +42,27 @@ def first_model(config: Any, numbers: list[int], seed: int) -> Any:
         for name, weight in model.named_parameters():
             if name.endswith(("pos_embed.weight", "position_embedding.weight")):
                 _start_places(weight)
+            if name.endswith(("row_embeddings.weight", "column_embeddings.weight")):
+                places = torch.arange(len(weight)) * 1000 / len(weight)
+                weight[:] = 0.3 * _waves(places, weight.shape[1])
+        if config.model_type == "qwen2_vl":
+            _start_sides(model.model.visual)
     return model
+
+
+def is_matrix(name: str, weight: Tensor) -> bool:
+    """Whether a parameter is a matrix inside the network, not a table of embeddings."""
+    return weight.ndim == 2 and "embed" not in name and not name.endswith("shared.weight")
+
+
+def take_all(model: Any, folder: Path) -> int:
+    """Go on from another model's weights where names and shapes agree; returns how many tensors did."""
+    own, taken = model.state_dict(), 0
+    for name, weight in load_file(folder / "model.safetensors").items():
+        if name in own and own[name].shape == weight.shape:
+            own[name].copy_(weight)
+            taken += 1
+    return taken
 
 
 def take_tower(model: Any, folder: Path) -> int:
@@ -68,6 +91,19 @@ def _start_places(weight: Tensor) -> None:
     half = weight.shape[1] // 2
     rows, columns = (_waves(place * 1000 / side, half) for place in (steps // side, steps % side))
     weight[-side * side :] = 0.3 * torch.cat((rows, columns), dim=1)
+
+
+def _start_sides(tower: Any) -> None:
+    """Two heads of a tower with rotary places only begin by looking to one side of each patch.
+
+    How much of its own weight a patch keeps then tells how many patches lie on that side: its place. The
+    first block looks to the right and down, the second to the left and up.
+    """
+    for block, sign in zip(tower.blocks[:2], (SIDES, -SIDES), strict=True):
+        attention = block.attn
+        bias = attention.qkv.bias.view(3, attention.num_heads, 2, 2, -1)  # q k v, head, half, axis, frequency
+        bias[0, :, 0, :, 1] = torch.eye(2) * SIDES
+        bias[1, :, 1, :, 1] = torch.eye(2) * sign
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +184,20 @@ class Learner(nn.Module):
 
     def _states(self, seen: Any, batch: Batch) -> Tensor:
         inputs = dict(batch.inputs)
+        if "decoder_input_ids" in inputs:
+            return self._decoded(seen, inputs)
         if "image_grid_thw" in batch.pixels:
             inputs["image_grid_thw"] = batch.pixels["image_grid_thw"].repeat_interleave(ROWS, 0)
         out = self.model.model(**inputs, mm_encoder_outputs={"image": _repeated(seen)}, use_cache=False)
+        states: Tensor = out.last_hidden_state
+        return states
+
+    def _decoded(self, seen: Any, inputs: dict[str, Tensor]) -> Tensor:
+        """An encoder-decoder takes features as embeddings only; the states are those of its decoder."""
+        ids, features = inputs.pop("input_ids"), _each(seen.pooler_output)
+        words = self.model.get_input_embeddings()(ids)
+        mask = self.model.get_placeholder_mask(ids, words, features)
+        out = self.model.model(inputs_embeds=words.masked_scatter(mask, features), **inputs, use_cache=False)
         states: Tensor = out.last_hidden_state
         return states
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from joining import Inputs, Prefix, Row, apart, in_one
 from PIL import Image
 from recipes import Recipe
 
@@ -60,14 +61,6 @@ class Batch:
     kinds: torch.Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class Prefix:
-    """Tokens of a question with its image, and their positions [3, n] where the family has three."""
-
-    ids: tuple[int, ...]
-    positions: torch.Tensor | None
-
-
 def article(words: str) -> str:
     """The words with their indefinite article."""
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
@@ -101,6 +94,7 @@ class Teacher:
         self.recipe, self.model, self.processor, self.seed = recipe, model, processor, seed
         self.tokenizer = processor.tokenizer
         self.image_token = model.config.image_token_id
+        self.start = _start(model.config)
         self.limits = _limits(recipe, processor)
         ids = self.tokenizer.convert_tokens_to_ids(list(recipe.numbers))
         self.places = {number: place for place, number in enumerate(ids)}
@@ -135,9 +129,7 @@ class Teacher:
             shapes=KNOWN_SHAPES,
         )
 
-    def _rows(
-        self, scenes: list[Scene], frames: list[Frame], phrases: list[str | None]
-    ) -> list[tuple[Prefix, tuple[int, ...]]]:
+    def _rows(self, scenes: list[Scene], frames: list[Frame], phrases: list[str | None]) -> list[Row]:
         rows = []
         for scene, frame, phrase in zip(scenes, frames, phrases, strict=False):
             for lesson in lessons(self.recipe, scene, frame, phrase):
@@ -151,7 +143,7 @@ class Teacher:
         for scene, frame in zip(scenes, frames, strict=True):
             grid = self.grid(frame)
             objects += [self._object(thing, frame, grid, first) for thing in scene.objects]
-            first += grid[0] * grid[1]
+            first += self.recipe.lead + grid[0] * grid[1]
         return tuple(torch.tensor(column) for column in zip(*objects, strict=True))
 
     def grid(self, frame: Frame) -> tuple[int, int]:
@@ -169,7 +161,7 @@ class Teacher:
         column, row = (int((box[i] + box[i + 2]) / 2 * grid[i]) for i in (0, 1))
         top = len(self.recipe.numbers) - 1
         kind = [_COLOURS.index(thing.colour), KNOWN_SHAPES.index(thing.shape)]
-        return first + row * grid[0] + column, [round(value * top) for value in box], kind
+        return first + self.recipe.lead + row * grid[0] + column, [round(value * top) for value in box], kind
 
     def _prefix(self, prompt: str, size: tuple[int, int]) -> Prefix:
         """A question as the engine encodes it, about an image of this size."""
@@ -194,34 +186,23 @@ class Teacher:
 
     def _answer(self, text: str) -> tuple[int, ...]:
         ids = self.tokenizer(text, add_special_tokens=False).input_ids
-        return (*ids, self.tokenizer.eos_token_id)
+        opening = () if self.start is None else (self.tokenizer.bos_token_id,)
+        return (*opening, *ids, self.tokenizer.eos_token_id)
 
-    def _join(
-        self, rows: list[tuple[Prefix, tuple[int, ...]]]
-    ) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Pad the rows on the right; say where answers are predicted from, and what they are."""
-        length = max((len(prefix.ids) + len(answer) for prefix, answer in rows), default=0)
-        ids = torch.full((len(rows), length), self.tokenizer.pad_token_id)
-        mask, kinds = torch.zeros_like(ids), torch.ones_like(ids)
-        positions = torch.zeros((3, *ids.shape), dtype=torch.long)
-        targets, labels = [], []
-        for n, (prefix, answer) in enumerate(rows):
-            start, end = len(prefix.ids), len(prefix.ids) + len(answer)
-            ids[n, :end] = torch.tensor((*prefix.ids, *answer))
-            mask[n, :end], kinds[n, :start] = 1, 0
-            if prefix.positions is not None:
-                positions[:, n, :start] = prefix.positions
-                after = int(prefix.positions.max()) + 1
-                positions[:, n, start:end] = torch.arange(after, after + len(answer))
-            targets += range(n * length + start - 1, n * length + end - 1)
-            labels += answer
-        inputs = {"input_ids": ids, "attention_mask": mask}
-        if rows and rows[0][0].positions is not None:
-            inputs["position_ids"] = positions
-        if self.recipe.family.name == "paligemma":  # the question is seen from both sides, the answer is not
-            inputs["token_type_ids"] = kinds
+    def _join(self, rows: list[Row]) -> tuple[Inputs, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Inputs of the rows; where answers are predicted from, and what they are."""
+        pad = self.tokenizer.pad_token_id
+        inputs, targets = in_one(rows, pad) if self.start is None else apart(rows, pad, self.start)
+        if self.recipe.family.name != "paligemma":  # there the question is seen from both sides
+            inputs.pop("token_type_ids", None)
+        labels = [label for _, answer in rows for label in answer]
         values = torch.tensor([self.places.get(label, -1) for label in labels])
         return inputs, torch.tensor(targets), torch.tensor(labels), values
+
+
+def _start(config: Any) -> int | None:
+    """What a decoder's answers begin after; None where question and answer are one sequence."""
+    return config.text_config.decoder_start_token_id if config.is_encoder_decoder else None
 
 
 def _limits(recipe: Recipe, processor: Any) -> ImageLimits:

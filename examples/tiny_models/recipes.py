@@ -2,151 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import transformers
+from florence import FLORENCE2
+from qwen import QWEN2_VL, QWEN3_VL
+from recipe import (
+    CHATML_PIECES,
+    FRACTIONS,
+    LOCATIONS,
+    PER_MILLE,
+    SQUARE,
+    WIDTH,
+    Recipe,
+    chatml,
+    decoder,
+    template,
+    tower,
+)
 from words import prompt_pieces, word_tokenizer
 
 from vlm_nb.engines.hf.processor import images_only
-from vlm_nb.families import Family, family_for
-
-WIDTH, VISION = 96, 96
-SQUARE = ((56, 56), (72, 54), (54, 72), (70, 42), (42, 70))
-"""Sizes (width, height) of drawn scenes for families that bring every image to one square."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How a family's tiny model is made.
-
-    ``numbers`` are the texts of coordinates in order of value. ``canvases`` are the sizes (width, height) of
-    the scenes that it trains on; half of them are the first.
-    """
-
-    family: Family
-    numbers: tuple[str, ...]
-    canvases: tuple[tuple[int, int], ...]
-    tokenizer: Callable[[], Any]
-    build: Callable[[Any], tuple[Any, Any]]
-
-
-PER_MILLE = tuple(str(value) for value in range(1001))
-FRACTIONS = tuple(f"{value / 1000:.3f}".rstrip("0").rstrip(".") for value in range(1001))
-LOCATIONS = tuple(f"<loc{value:04d}>" for value in range(1024))
-
-_TURNS = """\
-{%- for message in messages -%}OPEN
-{%- if message['content'] is string -%}{{ message['content'] }}{%- else -%}
-{%- for part in message['content'] -%}
-{%- if part['type'] == 'image' -%}{{ 'IMAGE' }}{%- elif 'text' in part -%}{{ part['text'] }}{%- endif -%}
-{%- endfor -%}{%- endif -%}CLOSE
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{ 'ASSISTANT' }}{%- endif -%}
-"""
-
-
-def template(opening: str, role: str, image: str, closing: str, assistant: str) -> str:
-    """A chat template of the published shape; ``role`` is the expression that stands for ROLE."""
-    opening = "{{ '" + opening.replace("ROLE", f"' + {role} + '") + "' }}"
-    text = _TURNS.replace("OPEN", opening).replace("CLOSE", "{{ '" + closing + "' }}")
-    return text.replace("IMAGE", image).replace("ASSISTANT", assistant)
-
-
-def chatml(image: str) -> str:
-    """The template of Qwen and InternVL."""
-    return template(
-        "<|im_start|>ROLE\\n", "message['role']", image, "<|im_end|>\\n", "<|im_start|>assistant\\n"
-    )
-
-
-CHATML_PIECES = ("user\n", "assistant\n", "system\n")
-
-
-def decoder(tokenizer: Any, **more: Any) -> dict[str, Any]:
-    """Settings of the text model."""
-    return {
-        "vocab_size": len(tokenizer), "hidden_size": WIDTH, "intermediate_size": 2 * WIDTH,
-        "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 24,
-        "max_position_embeddings": 2048, "tie_word_embeddings": True,
-        "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id, **more,
-    }  # fmt: skip
-
-
-def tower(**more: Any) -> dict[str, Any]:
-    """Settings of a vision tower for squares of 56 pixels: 4 x 4 patches."""
-    return {
-        "hidden_size": VISION, "intermediate_size": 2 * VISION, "num_hidden_layers": 3,
-        "num_attention_heads": 3, "image_size": 56, "patch_size": 14, **more,
-    }  # fmt: skip
-
+from vlm_nb.families import family_for
 
 SIGLIP = {"model_type": "siglip_vision_model", "vision_use_head": False}
-
-
-# Qwen3-VL -----------------------------------------------------------------------------------------------
-
-QWEN = (
-    *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"),
-    *("<|video_pad|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>"),
-)
-QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
-JSON_PIECES = (
-    '```json\n[\n\t{"bbox_2d": [', '], "label": "', '"},\n\t{"bbox_2d": [', '"}\n]\n```',
-    "```json\n[]\n```", ", ",
-)  # fmt: skip
-QWEN3_PATCH = 8
-
-
-def qwen_tokenizer(family: Family, pieces: tuple[str, ...]) -> Any:
-    """Return Qwen's special tokens and ChatML around the words."""
-    pieces = (*prompt_pieces(family, QWEN), *CHATML_PIECES, *pieces)
-    tokenizer = word_tokenizer(pieces, PER_MILLE, QWEN, pad_token="<|endoftext|>", eos_token="<|im_end|>")
-    tokenizer.chat_template = chatml(QWEN_IMAGE)
-    return tokenizer
-
-
-def qwen_ids(tokenizer: Any) -> dict[str, int]:
-    """Ids that Qwen's configurations name."""
-    ids = tokenizer.convert_tokens_to_ids
-    return {
-        "image_token_id": ids("<|image_pad|>"), "video_token_id": ids("<|video_pad|>"),
-        "vision_start_token_id": ids("<|vision_start|>"), "vision_end_token_id": ids("<|vision_end|>"),
-    }  # fmt: skip
-
-
-def build_qwen3_vl(tokenizer: Any) -> tuple[Any, Any]:
-    """Patches of 8 pixels, cells of 16, at most 12 cells an image."""
-    cell = 2 * QWEN3_PATCH
-    images = transformers.Qwen2VLImageProcessorPil(
-        size={"shortest_edge": 8 * cell**2, "longest_edge": 12 * cell**2},
-        patch_size=QWEN3_PATCH, image_mean=[0.5] * 3, image_std=[0.5] * 3,
-    )  # fmt: skip
-    processor = images_only(transformers.Qwen3VLProcessor)(
-        images, tokenizer, chat_template=tokenizer.chat_template
-    )
-    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 4, 4], "mrope_interleaved": True}
-    vision = {
-        "depth": 3, "hidden_size": 64, "intermediate_size": 128, "num_heads": 2,
-        "out_hidden_size": WIDTH, "patch_size": QWEN3_PATCH, "num_position_embeddings": 64,
-        "deepstack_visual_indexes": [1],
-    }  # fmt: skip
-    config = transformers.Qwen3VLConfig(
-        text_config=decoder(tokenizer, rope_parameters=rope), vision_config=vision,
-        tie_word_embeddings=True, **qwen_ids(tokenizer),
-    )  # fmt: skip
-    return config, processor
-
-
-QWEN3_VL = Recipe(
-    family=family_for("qwen3_vl"),
-    numbers=PER_MILLE,
-    canvases=((48, 48), (64, 48), (48, 64), (64, 32), (32, 64)),
-    tokenizer=lambda: qwen_tokenizer(family_for("qwen3_vl"), JSON_PIECES),
-    build=build_qwen3_vl,
-)
 
 # LLaVA --------------------------------------------------------------------------------------------------
 
@@ -253,4 +132,6 @@ def build_internvl(tokenizer: Any) -> tuple[Any, Any]:
 
 INTERNVL = Recipe(family_for("internvl"), PER_MILLE, SQUARE, internvl_tokenizer, build_internvl)
 
-RECIPES = {recipe.family.name: recipe for recipe in (QWEN3_VL, LLAVA_15, PALIGEMMA, INTERNVL)}
+RECIPES = {
+    recipe.family.name: recipe for recipe in (QWEN3_VL, QWEN2_VL, LLAVA_15, PALIGEMMA, INTERNVL, FLORENCE2)
+}

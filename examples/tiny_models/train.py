@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from learner import Learner, Losses, first_model, take_tower
+from learner import Learner, Losses, first_model, is_matrix, take_all, take_tower
 from lessons import Teacher
 from muon import Muon
 from recipes import RECIPES
@@ -36,6 +36,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--pairs", type=float, default=0.0, help="chance that a scene may hold two objects")
     parser.add_argument("--tower", type=Path, help="folder of a model whose vision tower to begin with")
+    parser.add_argument("--start", type=Path, help="folder of a model of this family to go on from")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--muon-lr", type=float, default=0.015)
@@ -58,6 +59,8 @@ class Run:
         self.model = first_model(config, numbers, options.seed)
         if options.tower:
             print(f"{take_tower(self.model, options.tower)} tensors of the vision tower taken")
+        if options.start:
+            print(f"{take_all(self.model, options.start)} tensors taken")
         self.learner = Learner(self.model, numbers, options.sigma)
         self.teacher = Teacher(recipe, self.model, self.processor, seed=options.seed)
         self.optimisers = self._optimisers()
@@ -66,8 +69,7 @@ class Run:
 
     def _optimisers(self) -> list[torch.optim.Optimizer]:
         named = [(name, weight) for name, weight in self.learner.named_parameters() if weight.requires_grad]
-        flat = [name for name, weight in named if weight.ndim == 2 and "embed" not in name]
-        flat = [name for name in flat if not name.startswith("glimpse")]
+        flat = [name for name, weight in named if is_matrix(name, weight) and "glimpse" not in name]
         return [
             Muon([weight for name, weight in named if name in flat], self.options.muon_lr),
             torch.optim.AdamW(

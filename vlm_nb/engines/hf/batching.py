@@ -23,6 +23,7 @@ class Row:
     A row that was interrupted (memory ran out) goes on from ``new_ids``: nothing is generated or shown twice.
     ``cached`` counts the prompt's tokens that were known already; a ``single`` row is
     prefilled with no other, and waits for a slot although it is interactive. ``watch`` cuts a runaway answer.
+    ``start`` is the token that an encoder-decoder's answer follows; elsewhere it follows the prompt.
     """
 
     ticket: Ticket
@@ -38,6 +39,7 @@ class Row:
     cached: int | None = None
     single: bool = False
     watch: LoopWatch | None = None
+    start: int | None = None
 
     @property
     def searches(self) -> bool:
@@ -114,7 +116,8 @@ class Row:
             for key, tensor in sorted(self.encoded.inputs.items())
             if not self.is_sequence(key)
         ]
-        return (alone, tuple(sorted(self.encoded.inputs)), tuple(others))
+        so_far = 0 if self.start is None else len(self.new_ids)
+        return (alone, so_far, tuple(sorted(self.encoded.inputs)), tuple(others))
 
     def is_sequence(self, key: str) -> bool:
         """Whether the tensor ``key`` has one value a token."""
@@ -144,9 +147,15 @@ def pick(waiting: Sequence[Row], rows: int, tokens: int | None) -> list[Row]:
 def collate(
     rows: Sequence[Row], pad: int, device: torch.device, dtype: torch.dtype
 ) -> dict[str, torch.Tensor]:
-    """Put rows of one kind into one batch: sequences padded on the left, everything else joined."""
+    """Put rows of one kind into one batch: sequences padded on the left, everything else joined.
+
+    An encoder counts places from the first column, so its sequences are padded on the right.
+    """
     width = max(row.length for row in rows)
     batch = {}
+    if rows[0].start is not None:
+        width -= len(rows[0].new_ids)
+        batch["decoder_input_ids"] = torch.tensor([[row.start, *row.new_ids] for row in rows], device=device)
     for key in rows[0].encoded.inputs:
         if rows[0].is_sequence(key):
             fill = pad if key == "input_ids" else 0
@@ -169,6 +178,8 @@ def joined(parts: Sequence[torch.Tensor], device: torch.device, dtype: torch.dty
 
 def _padded(row: Row, key: str, width: int, fill: int) -> torch.Tensor:
     tensor = row.encoded.inputs[key]
+    if row.start is not None:
+        return torch.nn.functional.pad(tensor, (0, width - tensor.shape[1]), value=fill)
     if key == "input_ids":
         tensor = row.ids
     elif row.new_ids:  # the answer so far: visible, and nothing but text

@@ -58,6 +58,17 @@ def end_tokens(model: Any) -> frozenset[int]:
     return frozenset([found] if isinstance(found, int) else found)
 
 
+def start_token(model: Any) -> int | None:
+    """The id that answers of an encoder-decoder follow; None where they follow the prompt."""
+    if not getattr(model.config, "is_encoder_decoder", False):
+        return None
+    settings = model.generation_config
+    found: int | None = settings.decoder_start_token_id
+    if found is None:
+        found = settings.bos_token_id
+    return found
+
+
 def run(model: Any, rows: Sequence[Row], device: torch.device, between: Callable[[], None]) -> None:
     """Answer ``rows`` (of one kind) and finish their tickets. ``between`` is called after every token."""
     config = model.generation_config
