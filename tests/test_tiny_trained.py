@@ -49,6 +49,7 @@ class Known:
 
 
 KNOWN = {
+    "qwen2_vl": Known(0.81, 0.81, 0.85, 0.85, ("Qwen2VLForConditionalGeneration", "Qwen2VLProcessor")),
     "qwen3_vl": Known(0.81, 0.81, 0.8, 0.8, ("Qwen3VLForConditionalGeneration", "Qwen3VLProcessor")),
     "llava": Known(0.85, 0.85, 0.75, 0.75, ("LlavaForConditionalGeneration", "LlavaProcessor")),
     "florence2": Known(0.85, 0.85, 0.85, 0.85, ("Florence2ForConditionalGeneration", "Florence2Processor")),
