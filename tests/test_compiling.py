@@ -235,13 +235,14 @@ def test_what_cannot_be_compiled_answers_without_and_says_so(
 
 @pytest.mark.slow
 def test_a_machine_without_a_compiler(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from torch._inductor import config, cpp_builder
+    from torch._inductor import config, cpp_builder, utils
 
     def no_compiler(*args: Any) -> str:
         raise RuntimeError("no working C++ compiler found")
 
     monkeypatch.setattr(cpp_builder, "get_cpp_compiler", no_compiler)
-    with config.patch(force_disable_caches=True), flying(folder, monkeypatch, compile=True) as flight:
+    uncached = config.patch(fx_graph_cache=False)
+    with utils.fresh_cache(), uncached, flying(folder, monkeypatch, compile=True) as flight:
         assert "no working C++ compiler" in flight.backend._loaded.info.details["compile"]
         assert not flight.backend.capabilities.compiled
 
