@@ -2,6 +2,7 @@
 
     python benchmarks/load.py --model demo
     python benchmarks/load.py --model 120m --threads 2
+    python benchmarks/load.py --model demo --compile --only "ours, reuse off"
 
 Every engine answers the same mixed load (``workload.py``) with the same weights in the same type, images
 already prepared, the processor's work counted. Answers have the lengths that the load asks for: no model here
@@ -160,13 +161,15 @@ def request(load: Load, image: int, question: str, tokens: int, *, interactive: 
     )
 
 
-def start(folder: Path, dtype: torch.dtype, **options: Any) -> Engine:
+def start(folder: Path, dtype: torch.dtype, *, compile: bool = False, **options: Any) -> Engine:
     """Our engine with the folder loaded; ``options`` go to the backend."""
     import threading
 
-    spec = LoadSpec(model=str(folder), dtype=dtype, engine_args=options)
+    spec = LoadSpec(model=str(folder), dtype=dtype, compile=compile, engine_args=options)
     engine = Engine(TransformersBackend(spec), "transformers")
-    engine.load(lambda progress: None, threading.Event()).result(300)
+    info = engine.load(lambda progress: None, threading.Event()).result(1800)
+    if compile and not engine.capabilities.compiled:
+        raise SystemExit(f"compile: {info.details['compile']}")
     return engine
 
 
@@ -185,6 +188,16 @@ def alone(engine: Engine, load: Load, tokens: int = 128) -> float:
     """New tokens a second with one request under way, prefill not counted."""
     usage = engine.submit(request(load, 0, QUESTIONS[0], tokens, interactive=True)).result(300).usage
     return (tokens - 1) / ((usage.seconds or 0.0) - (usage.first_token_seconds or 0.0))
+
+
+def a_token(engine: Engine, load: Load) -> float:
+    """Processor milliseconds for a token of a request alone: a long answer's less a short one's."""
+    spent = []
+    for tokens in (8, 136):
+        began = time.process_time()
+        engine.submit(request(load, 0, QUESTIONS[0], tokens, interactive=True)).result(600)
+        spent.append(time.process_time() - began)
+    return (spent[1] - spent[0]) / 128 * 1000
 
 
 # The table --------------------------------------------------------------------------------------------------
@@ -216,13 +229,16 @@ class Turns:
 Way = tuple[str, Callable[[Turns], None]]
 
 
-def ways_of(plain: Plain, folder: Path, dtype: torch.dtype, load: Load) -> list[Way]:
+def ways_of(plain: Plain, folder: Path, dtype: torch.dtype, load: Load, *, compiled: bool) -> list[Way]:
     """Every way as a function that runs one turn of it."""
     warm = Load(load.images, load.items[:4])
 
     def theirs(way: Callable[[Plain, Load], int]) -> Callable[[Turns], None]:
-        way(plain, warm)
-        return lambda turns: turns.run(lambda: way(plain, load))
+        def turn(turns: Turns) -> None:
+            way(plain, warm)
+            turns.run(lambda: way(plain, load))
+
+        return turn
 
     def mine(**options: Any) -> Callable[[Turns], None]:
         def turn(turns: Turns) -> None:
@@ -235,6 +251,10 @@ def ways_of(plain: Plain, folder: Path, dtype: torch.dtype, load: Load) -> list[
 
         return turn
 
+    with_graphs = [
+        ("ours, reuse off, compiled", mine(reuse=False, compile=True)),
+        ("ours, reuse on, compiled", mine(compile=True)),
+    ]
     return [
         ("a: generate, one at a time", theirs(one_at_a_time)),
         (f"b: transformers pipeline, batch_size={BATCH}", theirs(pipeline)),
@@ -242,6 +262,7 @@ def ways_of(plain: Plain, folder: Path, dtype: torch.dtype, load: Load) -> list[
         ("ours, reuse off", mine(reuse=False)),
         ("ours, reuse on", mine()),
         ("ours, reuse off, weights not packed", mine(reuse=False, pack=False)),
+        *(with_graphs if compiled else []),
     ]
 
 
@@ -260,7 +281,7 @@ def vllm_ways(folder: Path, asked: argparse.Namespace) -> Iterator[Way]:
 
 
 def measure(folder: Path, dtype: torch.dtype, load: Load, asked: argparse.Namespace) -> None:
-    ways = ways_of(Plain(folder, dtype), folder, dtype, load)
+    ways = ways_of(Plain(folder, dtype), folder, dtype, load, compiled=asked.compile)
     ways += vllm_ways(folder, asked) if asked.vllm else []
     table = [Turns(name) for name, _ in ways]
     for _ in range(asked.repeats):  # in turns, for a machine's load comes and goes
@@ -270,6 +291,8 @@ def measure(folder: Path, dtype: torch.dtype, load: Load, asked: argparse.Namesp
     show([turns for turns in table if turns.wall])
     for fact in facts(folder, dtype, load):
         print(fact, flush=True)
+    if asked.compile:
+        print(compared(folder, dtype, load), flush=True)
 
 
 def facts(folder: Path, dtype: torch.dtype, load: Load) -> Iterator[str]:
@@ -284,6 +307,24 @@ def facts(folder: Path, dtype: torch.dtype, load: Load) -> Iterator[str]:
         yield f"alone: {alone(engine, load):.0f} tokens/s"
     finally:
         engine.close()
+
+
+def compared(folder: Path, dtype: torch.dtype, load: Load, turns: int = 5) -> str:
+    """A request alone, without and with compiled steps, in turns."""
+    engines = [start(folder, dtype), start(folder, dtype, compile=True)]
+    try:
+        times = [[a_token(engine, load) for engine in engines] for _ in range(turns + 1)][1:]
+        speeds = [[alone(engine, load) for engine in engines] for _ in range(turns)]
+    finally:
+        for engine in engines:
+            engine.close()
+    plain, compiled = (statistics.median(column) for column in zip(*times, strict=True))
+    slow, fast = (statistics.median(column) for column in zip(*speeds, strict=True))
+    ratio = statistics.median(one / other for one, other in times)
+    return (
+        f"a token alone: {plain:.2f} ms of processor, compiled {compiled:.2f} ms, {ratio:.2f}×; "
+        f"{slow:.0f} and {fast:.0f} tokens/s by the clock; {engines[1].info.details['compile']}"
+    )
 
 
 def show(table: list[Turns]) -> None:
@@ -325,6 +366,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--vllm", help="the Python of an environment with vLLM (tests/servers/install.sh)")
     parser.add_argument("--only", action="append", help="ways to run, by how their names begin")
+    parser.add_argument("--compile", action="store_true", help="ours with compile=True, too")
     parser.add_argument("--quick", action="store_true", help="24 requests over 16 small images")
     args = parser.parse_args()
     warnings.simplefilter("ignore")

@@ -216,7 +216,7 @@ KEYWORDS = [
     ),
     *({name: "x"} for name in ("quantization_config", "local_files_only", "low_cpu_mem_usage", "compile")),
     {"family": "qwenn"},
-    {"compile": True},
+    {"engine": "vllm", "compile": True},
     {"base_url": "http://localhost"},
     {"api_key": "sk-secret"},
     {"tensor_parallel": 2},

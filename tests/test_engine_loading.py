@@ -175,11 +175,6 @@ def test_bad_keywords_are_named(original, options, kind, words):
     assert words in str(error)
 
 
-def test_compiling_is_refused_before_anything_is_loaded():
-    with pytest.raises(OptionError, match="does not compile"):
-        TransformersBackend(LoadSpec(model="x", compile=True))
-
-
 def test_engine_args_are_for_other_engines():
     with pytest.raises(OptionError, match="model_kwargs"):
         TransformersBackend(LoadSpec(model="x", engine_args={"a": 1}))

@@ -11,6 +11,7 @@ import importlib.util
 import logging
 import os
 import platform
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,7 @@ def _device(report: Report) -> None:
     section.add("memory", f"{gigabytes(free)} free of {gigabytes(total)}")
     section.add("default dtype", default_dtype(torch))
     section.add("quantisation", _quantisation(report))
+    section.add("C++ compiler", _compiler())
     if torch.version.cuda is None and _has_nvidia():
         report.advice.append(
             ("an NVIDIA GPU is there, but this torch was built without CUDA", "pip install --upgrade torch")
@@ -150,6 +152,12 @@ def _quantisation(report: Report) -> str:
     finally:
         chatty.setLevel(level)
     return "4bit and 8bit (bitsandbytes)"
+
+
+def _compiler() -> str:
+    names = (os.environ.get("CXX"), "g++", "clang++", "c++", "cl")
+    found = next((path for name in names if name and (path := shutil.which(name))), None)
+    return found or "none: load(compile=True) would answer uncompiled on a CPU"
 
 
 def _has_nvidia() -> bool:

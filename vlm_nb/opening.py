@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
+import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from .families.base import Family
 
 T = TypeVar("T")
+TICK_SECONDS = 0.5
 
 
 def open_model(
@@ -47,18 +50,24 @@ def open_model(
         cancelled.set()
         engine.close(timeout=5.0)
         raise
+    if spec.compile and not engine.capabilities.compiled:
+        warnings.warn(f"compile=True: {info.details.get('compile')}. Answers come uncompiled.", stacklevel=4)
     return VLM(spec, engine, info, chosen_family(spec, info.model_type))
 
 
 def _reported(
     future: Future[T], reports: SimpleQueue[Progress], on_progress: Callable[[Progress], None] | None
 ) -> T:
-    """Wait for ``future``, handing over what is reported in the meantime."""
+    """Wait for ``future``, handing over what is reported meanwhile, and the seconds of what is timed."""
+    timed, began = None, 0.0
     while not future.done() or not reports.empty():
         try:
-            report = reports.get(timeout=0.05)
+            report = reports.get(timeout=TICK_SECONDS if timed else 0.05)
+            timed, began = (report if report.timed else None), time.monotonic()
         except Empty:
-            continue
+            if timed is None:
+                continue
+            report = dataclasses.replace(timed, text=f"{timed.text}, {time.monotonic() - began:.0f} s")
         if on_progress:
             on_progress(report)
     return future.result()

@@ -41,8 +41,9 @@ def load(
     the loaded ones first unless ``keep=True``, but not before its own files are there and checked: where
     those are wrong, the earlier model goes on. Keywords: ``quantization`` ("4bit", "8bit"), ``load_in_4bit``/
     ``load_in_8bit``/``quantization_config``, ``device_map``, ``dtype``, ``attn_implementation``,
-    ``low_cpu_mem_usage``, ``max_pixels``, ``max_batch_size``, ``revision``, ``adapter``, ``chat_template``,
-    ``processor``, ``token``, ``local_files_only``, ``engine`` and the engine's own; see the documentation.
+    ``low_cpu_mem_usage``, ``compile``, ``max_pixels``, ``max_batch_size``, ``revision``, ``adapter``,
+    ``chat_template``, ``processor``, ``token``, ``local_files_only``, ``engine`` and the engine's own; see
+    the documentation.
     ``on_progress`` is called with what happens, ``cancelled`` may be set to stop.
 
     Raises OptionError for an unknown keyword (naming the nearest) and a LoadError that says what to do next.

@@ -23,15 +23,20 @@ class Capabilities:
     sampling: bool = True
     beams: bool = False
     in_flight: bool = False
+    compiled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a load is: ``done``, ``total`` in bytes (total None while unknown), ``text`` what happens."""
+    """How far a load is: ``done``, ``total`` in bytes (total None while unknown), ``text`` what happens.
+
+    What is ``timed`` takes long and cannot say how far it is: whoever waits shows the seconds.
+    """
 
     text: str
     done: float = 0.0
     total: float | None = None
+    timed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ import torch
 from ..errors import OptionError, unknown_option
 from ..request import Request
 from .base import MODEL_GATE, Capabilities, MemoryReport, ModelInfo, Progress, Ticket, as_vlm_error
-from .hf import devices, gate, generation, opening
+from .hf import compiling, devices, gate, generation, opening
 from .hf.batching import Row
 from .hf.constraint import Constraint, Grammars
 from .hf.decoding import TextStream
@@ -44,10 +44,6 @@ FOREIGN = (
     *("image_quality", "tensor_parallel", "max_model_len", "gpu_memory_utilization"),
     *("replicas", "gpus_per_replica", "address", "script"),
 )
-NO_COMPILE = (
-    "compile=True: the transformers engine does not compile. Rows join and leave at every step, so that a "
-    'compiled model would be compiled again and again. Leave compile out; engine="vllm" compiles by itself.'
-)
 
 
 class TransformersBackend:
@@ -63,8 +59,6 @@ class TransformersBackend:
         for key in spec.engine_args:
             if key not in OPTIONS:
                 raise _unknown(key)
-        if spec.compile:
-            raise OptionError(NO_COMPILE)
         self.capabilities = Capabilities(beams=True, confidence=True, schema=True)
         self.memory_report: MemoryReport | None = None
         self._spec = spec
@@ -90,26 +84,31 @@ class TransformersBackend:
         loaded = opening.load(plan, progress, cancelled)
         self._loaded, self.memory_report = loaded, loaded.memory
         refusal = gate.refusal(loaded.model) if self._spec.engine_args.get("in_flight", True) else "asked for"
-        self._loop = self._static(refusal) if refusal else self._in_flight()
+        self._loop = self._static(refusal) if refusal else self._in_flight(progress, cancelled)
         threads = 1 if self._spec.trust_remote_code else thread_count()  # such processors may keep state
         self._preparing = Preparing(_encode(loaded), threads)
         return loaded.info
 
-    def _in_flight(self) -> Scheduler:
+    def _in_flight(self, progress: Callable[[Progress], None], cancelled: threading.Event) -> Scheduler:
         loaded = self._need()
+        compiled = compiling.compiled(loaded, progress, cancelled) if self._spec.compile else None
         reuse = None
         if self._spec.engine_args.get("reuse", True):
             free = devices.free_memory(loaded.device)
             cap = REUSE_BYTES if free is None else min(REUSE_BYTES, int(free * REUSE_SHARE))
             reuse = Reuse(loaded.model, cap)
         loaded.info.details["loop"] = "in flight"
-        self.capabilities = dataclasses.replace(self.capabilities, in_flight=True)
-        return Scheduler(loaded, self._rows(DEFAULT_SLOTS), reuse)
+        self.capabilities = dataclasses.replace(
+            self.capabilities, in_flight=True, compiled=compiled is not None and compiled.refused is None
+        )
+        return Scheduler(loaded, self._rows(DEFAULT_SLOTS), reuse, compiled)
 
     def _static(self, reason: str) -> StaticLoop:
         loaded = self._need()
         loaded.info.details["loop"] = f"static batches: {reason}"
-        self.capabilities = dataclasses.replace(self.capabilities, in_flight=False)
+        if self._spec.compile:
+            loaded.info.details["compile"] = f"no: the model is answered in static batches ({reason})"
+        self.capabilities = dataclasses.replace(self.capabilities, in_flight=False, compiled=False)
         return StaticLoop(loaded, self._rows(DEFAULT_ROWS))
 
     def _rows(self, defaults: dict[str, int]) -> int:

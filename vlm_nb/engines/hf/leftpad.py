@@ -49,9 +49,13 @@ class Block:
             logits_to_keep=1,
             return_dict=True,
         )
-        self.mask, self.positions = mask, self.positions + 1
+        self.advance()
         scores: torch.Tensor = out.logits[:, -1].float()
         return scores
+
+    def advance(self) -> None:
+        """Count the column that a decode step has written."""
+        self.mask, self.positions = pad(self.mask, (0, 1), value=1), self.positions + 1
 
     def _visible(self, model: Any, mask: torch.Tensor) -> torch.Tensor:
         """``mask`` as sdpa adds it to its scores, [rows, 1, 1, columns]; as it is for any other attention.
@@ -61,7 +65,7 @@ class Block:
         """
         if self.padded is None:
             self.padded = bool((mask == 0).any())
-        if not self.padded or not _adds_masks(model, self.cache):
+        if not self.padded or not takes_added_masks(model, self.cache):
             return mask
         added = torch.zeros(mask.shape, dtype=model.dtype, device=mask.device)
         return added.masked_fill_(mask == 0, -torch.inf)[:, None, None]
@@ -126,7 +130,8 @@ class Block:
         self.mask = self.mask.gather(1, order)
 
 
-def _adds_masks(model: Any, cache: Any) -> bool:
+def takes_added_masks(model: Any, cache: Any) -> bool:
+    """Whether all layers attend through sdpa to all columns, so that one mask added to the scores serves."""
     config = getattr(model, "config", None)
     known = getattr(config, "_attn_implementation", None) == "sdpa"
     return known and all(type(layer) is RoomyLayer for layer in cache.layers)

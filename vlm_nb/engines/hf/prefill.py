@@ -24,9 +24,14 @@ def prefill(
     stand in for pixels (``reuse.Features``). The scores are float, [rows, vocabulary].
     """
     inputs = collate(rows, model.generation_config.pad_token_id, device, model.dtype)
-    mask = inputs["attention_mask"]
     if features is not None:
         inputs = features.replace(model, rows, inputs)
+    return first_tokens(model, inputs)
+
+
+def first_tokens(model: Any, inputs: dict[str, Any]) -> tuple[Block, torch.Tensor]:
+    """The block and the scores after ``inputs``, as the model's processor names them."""
+    mask = inputs["attention_mask"]
     seen: list[torch.Tensor] = []
     handle = model.register_forward_pre_hook(
         lambda module, args, call: seen.append(call["position_ids"]), with_kwargs=True

@@ -15,6 +15,7 @@ from ..base import as_vlm_error
 from . import devices, gate
 from .batching import Row
 from .choosing import choose
+from .compiling import Compiled
 from .leftpad import Block
 from .opening import Loaded
 from .prefill import prefill
@@ -33,10 +34,13 @@ class Scheduler:
 
     ``slots`` bounds the running rows, halved when memory runs out; an interactive row may exceed it by one.
     A row that needs beam search goes through ``static``, alone. ``refused`` is set if the model's first cache
-    is not as expected: then no row has been answered yet, and none can be here.
+    is not as expected: then no row has been answered yet, and none can be here. ``compiled`` runs the decode
+    steps, where it was asked for.
     """
 
-    def __init__(self, loaded: Loaded, slots: int, reuse: Reuse | None = None) -> None:
+    def __init__(
+        self, loaded: Loaded, slots: int, reuse: Reuse | None = None, compiled: Compiled | None = None
+    ) -> None:
         self.slots = slots
         self.waiting: list[Row] = []
         self.running: list[Row] = []
@@ -44,6 +48,7 @@ class Scheduler:
         self.refused: str | None = None
         self._loaded = loaded
         self._reuse = reuse
+        self._compiled = compiled
         self._static = StaticLoop(loaded, 1)
         self._budget = BUDGET.get(loaded.device.type, BUDGET["cpu"])
         self._checked = False
@@ -197,7 +202,10 @@ class Scheduler:
     def _decode(self) -> None:
         assert self.block is not None  # noqa: S101 - rows are running
         last = torch.tensor([[row.new_ids[-1]] for row in self.running], device=self._loaded.device)
-        scores = self.block.decode(self._loaded.model, last)
+        if self._compiled is not None:
+            scores = self._compiled.decode(self.block, last)
+        else:
+            scores = self.block.decode(self._loaded.model, last)
         alive = self._deliver(self.running, scores)
         if len(alive) < len(self.running):
             self._keep(alive)
