@@ -14,8 +14,8 @@ pytest.importorskip("nbclient")
 pytest.importorskip("xgrammar")
 
 FOLDER = Path(__file__).parent.parent / "examples"
-COMPARED = ("quickstart", "extract", "chat", "annotate", "family", "format", "server")
-SLOW = {"dataframe", "server"}
+COMPARED = ("quickstart", "extract", "chat", "annotate", "family", "format", "server", "cluster")
+MARKS = {"dataframe": pytest.mark.slow, "server": pytest.mark.slow, "cluster": pytest.mark.ray}
 CHANGES = re.compile(
     r"^.*( · |\brows in\b|\bMB\b|0x[0-9a-f]+).*$"  # costs, loads, progress
     r"|\d+\.\d+"  # coordinates and scores: the last digits are the processor's
@@ -26,7 +26,7 @@ CHANGES = re.compile(
 
 def notebooks() -> list[Any]:
     names = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
-    return [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in names]
+    return [pytest.param(name, marks=[MARKS[name]] if name in MARKS else []) for name in names]
 
 
 def told(cell: Any) -> list[str]:
@@ -42,6 +42,8 @@ def told(cell: Any) -> list[str]:
 def test_notebook(name: str, tmp_path: Path) -> None:
     from examples.execute import execute
 
+    if name == "cluster":
+        pytest.importorskip("ray")
     for needed in (f"{name}.ipynb", "serve.py"):
         shutil.copy(FOLDER / needed, tmp_path)
     saved = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)

@@ -63,8 +63,8 @@ class VLM:
 
     def __repr__(self) -> str:
         how = ", ".join(f"{key}={value!r}" for key, value in sorted(self.spec.changed().items()) if value)
-        state = "unloaded" if self.engine.closed else self.info.device
-        return f"<VLM {self.name!r} on {state}{', ' + how if how else ''}>"
+        state = "unloaded" if self.engine.closed else f"on {self.info.device}"
+        return f"<VLM {self.name!r} {state}{', ' + how if how else ''}>"
 
     # One image ----------------------------------------------------------------------------------------------
 
