@@ -175,16 +175,29 @@ def _instantiate(plan: Plan) -> Loaded:
 
 
 def _describe(plan: Plan, model: Any, before: int | None) -> Loaded:
-    tokenizer = plan.processor.tokenizer
-    defaults = generation.take_over(model, tokenizer)
+    defaults = generation.take_over(model, plan.processor.tokenizer)
     context = configs.context_length(plan.config)
+    return Loaded(
+        model=model,
+        tokenizer=plan.processor.tokenizer,
+        encoder=Encoder(plan.processor, plan.config, plan.template, context),
+        device=devices.input_device(model, plan.device),
+        context=context,
+        kv_bytes=configs.kv_bytes_per_token(plan.config, model.dtype.itemsize),
+        eos=generation.end_tokens(model),
+        defaults=defaults,
+        memory=MemoryReport(device=str(plan.device), before=before, loaded=devices.used_memory(plan.device)),
+        info=_info(plan, model, context, defaults),
+    )
+
+
+def _info(plan: Plan, model: Any, context: int | None, defaults: dict[str, Any]) -> ModelInfo:
     plan.details["attention"] = getattr(model.config, "_attn_implementation", None)
-    dtype = str(model.dtype).removeprefix("torch.")
-    info = ModelInfo(
+    return ModelInfo(
         name=plan.spec.model,
         model_type=plan.config.model_type,
         device=str(plan.device),
-        dtype=dtype,
+        dtype=str(model.dtype).removeprefix("torch."),
         quantization=plan.how,
         revision=plan.checkpoint.revision,
         fingerprint=plan.checkpoint.fingerprint,
@@ -194,16 +207,4 @@ def _describe(plan: Plan, model: Any, before: int | None) -> Loaded:
         generation_defaults=defaults,
         details=plan.details,
         **processors.image_facts(plan.processor),
-    )
-    return Loaded(
-        model=model,
-        tokenizer=tokenizer,
-        encoder=Encoder(plan.processor, plan.config, plan.template, context),
-        device=devices.input_device(model, plan.device),
-        context=context,
-        kv_bytes=configs.kv_bytes_per_token(plan.config, model.dtype.itemsize),
-        eos=generation.end_tokens(model),
-        defaults=defaults,
-        memory=MemoryReport(device=str(plan.device), before=before, loaded=devices.used_memory(plan.device)),
-        info=info,
     )
