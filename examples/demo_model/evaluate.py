@@ -240,9 +240,9 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--weights", type=Path, default=vlm_nb.demo.weights_path())
-    parser.add_argument("--scenes", type=int, default=500)
-    parser.add_argument("--max-objects", type=int, default=4)
-    parser.add_argument("--two-images", action="store_true")
+    parser.add_argument("--scenes", type=int, default=2000)
+    parser.add_argument("--max-objects", type=int, default=6)
+    parser.add_argument("--two-images", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2)

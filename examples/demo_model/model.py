@@ -111,6 +111,8 @@ def save(model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokeniz
     state = {name: value.detach().to("cpu", torch.bfloat16) for name, value in model.state_dict().items()}
     copy = Qwen2_5_VLForConditionalGeneration(model.config).to(torch.bfloat16)
     copy.load_state_dict(state)
+    for part in (copy.config.text_config, copy.config.vision_config):
+        part.dtype = torch.bfloat16  # weights that training began from were read in fp32
     copy.generation_config = GenerationConfig(
         do_sample=False, max_new_tokens=160, pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id,

@@ -40,13 +40,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="continue from the state in --out")
     parser.add_argument("--start", type=Path, help="folder of weights to begin from")
     parser.add_argument("--sequences", type=int, default=64, help="images a step")
-    parser.add_argument("--max-objects", type=int, default=4)
+    parser.add_argument("--max-objects", type=int, default=6)
     parser.add_argument(
         "--easy-steps", type=int, default=1000, help="steps until scenes have all their objects"
     )
-    parser.add_argument("--two-images", type=float, default=0.0, help="share of batches about two images")
+    parser.add_argument("--two-images", type=float, default=0.1, help="share of batches about two images")
     parser.add_argument(
-        "--canvas-share", type=float, default=0.25, help="share of images that are not square"
+        "--canvas-share", type=float, default=0.45, help="share of images that are not square"
     )
     parser.add_argument("--muon-lr", type=float, default=0.01)
     parser.add_argument("--adam-lr", type=float, default=0.002)

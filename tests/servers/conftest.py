@@ -6,9 +6,7 @@ Without an environment a server's tests are skipped with one line that says how 
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -150,24 +148,12 @@ def vllm_qwen(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
-def demo_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo model's folder.
-
-    vLLM has Qwen2.5-VL's rotary base of the vision tower (10,000) in its code, whatever the configuration
-    says. Where the demo model has another one, both sides get a copy with vLLM's: engines are compared here.
-    """
+def demo_model() -> Path:
+    """The demo model's folder."""
     weights = demo.weights_path()
     if not (weights / "model.safetensors").exists():
         pytest.skip("the demo model's weights are not in this checkout")
-    config = json.loads((weights / "config.json").read_text())
-    rotary = config["vision_config"].get("rope_parameters", {})
-    if rotary.get("rope_theta", 10_000.0) == 10_000.0:
-        return weights
-    copy = tmp_path_factory.mktemp("demo") / "demo-vllm"
-    shutil.copytree(weights, copy)
-    rotary["rope_theta"] = 10_000.0
-    (copy / "config.json").write_text(json.dumps(config))
-    return copy
+    return weights
 
 
 @pytest.fixture(scope="session")

@@ -170,7 +170,8 @@ def _instantiate(plan: Plan) -> Loaded:
     if plan.adapter is not None:
         loading.add_adapter(model, plan.adapter)
     if plan.device.type == "cpu" and plan.spec.engine_args.get("pack", True):
-        plan.details["packed bytes"] = packed.pack(model, devices.free_memory(plan.device))
+        size = packed.pack(model, devices.free_memory(plan.device))
+        plan.details |= {"packed bytes": size} if size else {}
     return _describe(plan, model, before)
 
 
