@@ -27,6 +27,7 @@ from vlm_nb.demo.scenes import CANVASES, Box, Scene, draw_scene
 from vlm_nb.likeness import iou
 
 SHORT = ("count", "count_kind", "colour", "shape", "background", "exists", "relation", "extreme", "follow_up")
+OBJECTS = (1, 2, 3, 4, 5, 6)
 KINDS = ("140 x 140", "other canvases", "large, resized")
 MARKS = ("<!-- scores: begin -->", "<!-- scores: end -->")
 
@@ -157,6 +158,9 @@ def _box_rows() -> list[tuple[str, Callable[[Side], str]]]:
             rows.append((f"{task}, {name}", partial(_of_boxes, reduce=reduce, tasks=(task,))))
     for kind in KINDS:
         rows.append((f"boxes, {kind}, mean IoU", partial(_of_boxes, reduce=_mean_iou, kind=kind)))
+    for count in OBJECTS:
+        name = f"locate, recall at IoU 0.5, {count} object{'' if count == 1 else 's'} in the image"
+        rows.append((name, partial(_of_boxes, reduce=_recall, tasks=("locate",), objects=count)))
     rows.append(("boxes too many, per true box", partial(_of_boxes, reduce=_extra)))
     rows.append(("nothing there, recognised", _none))
     return rows
@@ -168,15 +172,19 @@ def _of_boxes(
     reduce: Callable[[list[Located]], str],
     tasks: tuple[str, ...] = ("locate", "detect"),
     kind: str | None = None,
+    objects: int | None = None,
 ) -> str:
-    return reduce(_located(side, tasks, kind))
+    return reduce(_located(side, tasks, kind, objects))
 
 
-def _located(side: Side, tasks: tuple[str, ...], kind: str | None) -> list[Located]:
+def _located(side: Side, tasks: tuple[str, ...], kind: str | None, objects: int | None) -> list[Located]:
     chosen = [
         (c, r)
         for c, r in side
-        if c.truth.task in tasks and kind in (None, c.kind) and "bbox" in c.truth.answer
+        if c.truth.task in tasks
+        and kind in (None, c.kind)
+        and objects in (None, len(c.scenes[0].objects))
+        and "bbox" in c.truth.answer
     ]
     return [compare_boxes(case, reply) or Located((0.0,), 0) for case, reply in chosen]
 
