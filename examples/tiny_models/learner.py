@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from lessons import KNOWN_SHAPES, ROWS, Batch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModelForImageTextToText
@@ -55,25 +54,22 @@ def is_matrix(name: str, weight: Tensor) -> bool:
     return weight.ndim == 2 and "embed" not in name and not name.endswith("shared.weight")
 
 
-def take_all(model: Any, folder: Path) -> int:
-    """Go on from another model's weights where names and shapes agree; returns how many tensors did."""
-    own, taken = model.state_dict(), 0
-    for name, weight in load_file(folder / "model.safetensors").items():
-        if name in own and own[name].shape == weight.shape:
-            own[name].copy_(weight)
+def take(model: Any, folder: Path, below: str = "") -> int:
+    """Begin with another model's weights where names (from ``below`` on) and shapes agree.
+
+    Returns how many tensors did; raises ValueError where none did. They are read by their class, which names
+    them otherwise than their file does.
+    """
+    weights = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).state_dict()
+    saved = {name[name.find(below) :]: weight for name, weight in weights.items() if below in name}
+    taken = 0
+    for name, own in model.state_dict().items():
+        weight = saved.get(name[name.find(below) :]) if below in name else None
+        if weight is not None and weight.shape == own.shape:
+            own.copy_(weight)
             taken += 1
-    return taken
-
-
-def take_tower(model: Any, folder: Path) -> int:
-    """Begin with another model's vision tower where names and shapes agree; returns how many tensors did."""
-    own, taken = model.state_dict(), 0
-    for name, weight in load_file(folder / "model.safetensors").items():
-        part = name.partition("vision_tower.")[2]
-        for target in [key for key in own if part and key.endswith(f"vision_tower.{part}")]:
-            if own[target].shape == weight.shape:
-                own[target].copy_(weight)
-                taken += 1
+    if not taken:
+        raise ValueError(f"{folder}: no tensor has the name and shape of one here")
     return taken
 
 

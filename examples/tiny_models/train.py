@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from learner import Learner, Losses, first_model, is_matrix, take_all, take_tower
+from learner import Learner, Losses, first_model, is_matrix, take
 from lessons import Teacher
 from muon import Muon
 from recipes import RECIPES
@@ -58,9 +58,9 @@ class Run:
         _set_vocabulary(config, len(tokenizer))
         self.model = first_model(config, numbers, options.seed)
         if options.tower:
-            print(f"{take_tower(self.model, options.tower)} tensors of the vision tower taken")
+            print(f"{take(self.model, options.tower, 'vision_tower.')} tensors of the vision tower taken")
         if options.start:
-            print(f"{take_all(self.model, options.start)} tensors taken")
+            print(take(self.model, options.start), "tensors taken")
         self.learner = Learner(self.model, numbers, options.sigma)
         self.teacher = Teacher(recipe, self.model, self.processor, seed=options.seed)
         self.optimisers = self._optimisers()
