@@ -13,6 +13,8 @@ import tiny_models
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from examples.tiny_models.recipe import chatml
+
 SPECIAL = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -30,7 +32,7 @@ def byte_tokenizer(image: str = QWEN_IMAGE, **options: Any) -> PreTrainedTokeniz
     """One token a byte, so that every emoji takes several; chats as the Qwen models have them."""
     names = {"pad_token": "<|endoftext|>", "eos_token": "<|im_end|>"}
     tokenizer = tiny_models.byte_tokenizer(SPECIAL, **names, **options)
-    tokenizer.chat_template = tiny_models.chatml(image)
+    tokenizer.chat_template = chatml(image)
     return tokenizer
 
 

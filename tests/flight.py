@@ -141,3 +141,22 @@ def assert_all_same(found: Sequence[Answer], expected: Sequence[Answer]) -> None
         assert one.completion is None or one.completion.error is None, one.completion.error
         assert one.tokens == other.tokens, f"answer {index}"
         assert one.same(other), f"scores of answer {index}"
+
+
+def assert_a_cancelled_row_leaves(flight: Flight, requests: Sequence[Request], *, after: int) -> None:
+    """Cancel the second row after so many steps: it keeps what it has, the others end as if alone."""
+    expected = [flight.single(request) for request in requests]
+    tickets = flight.admit(*requests)
+    for _ in range(after):
+        flight.step()
+    tickets[1].cancel()
+    with flight.backend.context():
+        flight.backend.drop(tickets[1])
+    tickets[1].finish_cancelled()
+    while flight.backend.running:
+        flight.step()
+    found = [flight.answer(ticket) for ticket in tickets]
+    assert found[1].completion is not None
+    assert found[1].completion.usage.finish_reason == "cancelled"
+    assert found[1].tokens == expected[1].tokens[: len(found[1].tokens)]
+    assert_all_same([found[0], *found[2:]], [expected[0], *expected[2:]])

@@ -20,7 +20,7 @@ import pytest
 import torch
 from engine_helpers import about, ignore
 from engine_models import make_qwen
-from flight import Flight, assert_all_same, flying
+from flight import Flight, assert_a_cancelled_row_leaves, assert_all_same, flying
 from test_scheduler import of_family
 from tiny_models import make_tiny
 
@@ -145,20 +145,7 @@ def test_every_size_goes_through_one_of_the_two_graphs(steady: Flight) -> None:
 def test_a_cancelled_row_leaves_and_the_others_go_on(steady: Flight) -> None:
     step = steady.backend._loaded.info.patch or 28
     requests = [about_scene(n, 3 * step, QUESTIONS[0], max_new_tokens=20) for n in range(4)]
-    expected = [steady.single(request) for request in requests]
-    tickets = steady.admit(*requests)
-    for _ in range(4):
-        steady.step()
-    tickets[1].cancel()
-    with steady.backend.context():
-        steady.backend.drop(tickets[1])
-    tickets[1].finish_cancelled()
-    while steady.backend.running:
-        steady.step()
-    found = [steady.answer(ticket) for ticket in tickets]
-    assert found[1].completion.usage.finish_reason == "cancelled"
-    assert found[1].tokens == expected[1].tokens[: len(found[1].tokens)]
-    assert_all_same([found[0], *found[2:]], [expected[0], *expected[2:]])
+    assert_a_cancelled_row_leaves(steady, requests, after=4)
 
 
 def test_a_broken_off_step_is_taken_again(steady: Flight, monkeypatch: pytest.MonkeyPatch) -> None:

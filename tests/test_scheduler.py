@@ -14,7 +14,7 @@ import pytest
 import torch
 from engine_helpers import about, noise
 from engine_models import make_qwen
-from flight import Answer, Flight, assert_all_same, flying, stir
+from flight import Answer, Flight, assert_a_cancelled_row_leaves, assert_all_same, flying, stir
 from tiny_models import make_tiny
 from torch.nn.functional import pad
 
@@ -315,17 +315,4 @@ def test_an_interactive_row_starts_although_all_slots_are_taken(qwen):
 
 def test_a_cancelled_row_leaves_and_the_others_go_on(qwen):
     requests = [about(noise(56, 56, seed=n), max_new_tokens=20) for n in range(4)]
-    expected = [qwen.single(request) for request in requests]
-    tickets = qwen.admit(*requests)
-    for _ in range(5):
-        qwen.step()
-    tickets[1].cancel()
-    with qwen.backend.context():
-        qwen.backend.drop(tickets[1])
-    tickets[1].finish_cancelled()
-    while qwen.backend.running:
-        qwen.step()
-    found = [qwen.answer(ticket) for ticket in tickets]
-    assert found[1].completion.usage.finish_reason == "cancelled"
-    assert found[1].tokens == expected[1].tokens[: len(found[1].tokens)]
-    assert_all_same([found[0], *found[2:]], [expected[0], *expected[2:]])
+    assert_a_cancelled_row_leaves(qwen, requests, after=5)

@@ -22,30 +22,11 @@ import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForImageTextToText, PreTrainedTokenizerFast
 
+from examples.tiny_models.recipe import chatml, template
 from vlm_nb.engines.hf.processor import images_only
 
 HIDDEN = 32
-_TURNS = """\
-{%- for message in messages -%}OPEN
-{%- if message['content'] is string -%}{{ message['content'] }}{%- else -%}
-{%- for part in message['content'] -%}
-{%- if part['type'] == 'image' -%}{{ 'IMAGE' }}{%- elif 'text' in part -%}{{ part['text'] }}{%- endif -%}
-{%- endfor -%}{%- endif -%}CLOSE
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{ 'ASSISTANT' }}{%- endif -%}
-"""
 Builder = Callable[[Path], None]
-
-
-def template(opening: str, image: str, closing: str, assistant: str) -> str:
-    """A chat template: each turn between ``opening`` and ``closing`` (ROLE stands for the role)."""
-    opening = "{{ '" + opening.replace("ROLE", "' + message['role'] + '") + "' }}"
-    text = _TURNS.replace("OPEN", opening).replace("CLOSE", "{{ '" + closing + "' }}")
-    return text.replace("IMAGE", image).replace("ASSISTANT", assistant)
-
-
-def chatml(image: str) -> str:
-    return template("<|im_start|>ROLE\\n", image, "<|im_end|>\\n", "<|im_start|>assistant\\n")
 
 
 def byte_tokenizer(specials: tuple[str, ...], **names: Any) -> PreTrainedTokenizerFast:
@@ -248,8 +229,7 @@ def llava_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = byte_tokenizer(
         ("<s>", "</s>", "<pad>", "<image>"), bos_token="<s>", eos_token="</s>", pad_token="<pad>"
     )
-    turns = template("ROLE: ", "<image>\\n", " ", "ASSISTANT:")
-    tokenizer.chat_template = turns.replace("message['role']", "message['role'] | upper")
+    tokenizer.chat_template = template("ROLE: ", "<image>\\n", " ", "ASSISTANT:", "message['role'] | upper")
     return tokenizer
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import transformers
@@ -33,13 +34,14 @@ def qwen_tokenizer(family: Family, pieces: tuple[str, ...]) -> Any:
     return tokenizer
 
 
-def qwen_ids(tokenizer: Any) -> dict[str, int]:
-    """Ids that Qwen's configurations name."""
+def qwen_config(kind: type, tokenizer: Any, rope: dict[str, Any], vision: dict[str, Any]) -> Any:
+    """The configuration of one generation of Qwen, with the ids that it names."""
     ids = tokenizer.convert_tokens_to_ids
-    return {
-        "image_token_id": ids("<|image_pad|>"), "video_token_id": ids("<|video_pad|>"),
-        "vision_start_token_id": ids("<|vision_start|>"), "vision_end_token_id": ids("<|vision_end|>"),
-    }  # fmt: skip
+    return kind(
+        text_config=decoder(tokenizer, rope_parameters=rope), vision_config=vision, tie_word_embeddings=True,
+        image_token_id=ids("<|image_pad|>"), video_token_id=ids("<|video_pad|>"),
+        vision_start_token_id=ids("<|vision_start|>"), vision_end_token_id=ids("<|vision_end|>"),
+    )  # fmt: skip
 
 
 def qwen_processor(kind: type, tokenizer: Any) -> Any:
@@ -52,6 +54,12 @@ def qwen_processor(kind: type, tokenizer: Any) -> Any:
     return images_only(kind)(images, tokenizer, chat_template=tokenizer.chat_template)
 
 
+def qwen_recipe(name: str, pieces: tuple[str, ...], build: Callable[[Any], tuple[Any, Any]]) -> Recipe:
+    """Whole cells, coordinates per mille, Qwen's tokens and the ``pieces`` of the family's boxes."""
+    family = family_for(name)
+    return Recipe(family, PER_MILLE, CELLS, lambda: qwen_tokenizer(family, pieces), build)
+
+
 def build_qwen3_vl(tokenizer: Any) -> tuple[Any, Any]:
     """An interleaved rotary text model; the tower has learnt places and one more layer's features."""
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 4, 4], "mrope_interleaved": True}
@@ -60,20 +68,11 @@ def build_qwen3_vl(tokenizer: Any) -> tuple[Any, Any]:
         "out_hidden_size": WIDTH, "patch_size": QWEN_PATCH, "num_position_embeddings": 64,
         "deepstack_visual_indexes": [1],
     }  # fmt: skip
-    config = transformers.Qwen3VLConfig(
-        text_config=decoder(tokenizer, rope_parameters=rope), vision_config=vision,
-        tie_word_embeddings=True, **qwen_ids(tokenizer),
-    )  # fmt: skip
+    config = qwen_config(transformers.Qwen3VLConfig, tokenizer, rope, vision)
     return config, qwen_processor(transformers.Qwen3VLProcessor, tokenizer)
 
 
-QWEN3_VL = Recipe(
-    family=family_for("qwen3_vl"),
-    numbers=PER_MILLE,
-    canvases=CELLS,
-    tokenizer=lambda: qwen_tokenizer(family_for("qwen3_vl"), JSON_PIECES),
-    build=build_qwen3_vl,
-)
+QWEN3_VL = qwen_recipe("qwen3_vl", JSON_PIECES, build_qwen3_vl)
 
 # Qwen2-VL -----------------------------------------------------------------------------------------------
 
@@ -87,17 +86,8 @@ def build_qwen2_vl(tokenizer: Any) -> tuple[Any, Any]:
         "depth": 4, "embed_dim": 64, "mlp_ratio": 2, "num_heads": 2, "hidden_size": WIDTH,
         "patch_size": QWEN_PATCH,
     }  # fmt: skip
-    config = transformers.Qwen2VLConfig(
-        text_config=decoder(tokenizer, rope_parameters=rope), vision_config=vision,
-        tie_word_embeddings=True, **qwen_ids(tokenizer),
-    )  # fmt: skip
+    config = qwen_config(transformers.Qwen2VLConfig, tokenizer, rope, vision)
     return config, qwen_processor(transformers.Qwen2VLProcessor, tokenizer)
 
 
-QWEN2_VL = Recipe(
-    family=family_for("qwen2_vl"),
-    numbers=PER_MILLE,
-    canvases=CELLS,
-    tokenizer=lambda: qwen_tokenizer(family_for("qwen2_vl"), QWEN2_PIECES),
-    build=build_qwen2_vl,
-)
+QWEN2_VL = qwen_recipe("qwen2_vl", QWEN2_PIECES, build_qwen2_vl)

@@ -46,8 +46,8 @@ _TURNS = """\
 """
 
 
-def template(opening: str, role: str, image: str, closing: str, assistant: str) -> str:
-    """A chat template of the published shape; ``role`` is the expression that stands for ROLE."""
+def template(opening: str, image: str, closing: str, assistant: str, role: str = "message['role']") -> str:
+    """A chat template: each turn between ``opening`` and ``closing``; ``role`` is what stands for ROLE."""
     opening = "{{ '" + opening.replace("ROLE", f"' + {role} + '") + "' }}"
     text = _TURNS.replace("OPEN", opening).replace("CLOSE", "{{ '" + closing + "' }}")
     return text.replace("IMAGE", image).replace("ASSISTANT", assistant)
@@ -55,9 +55,7 @@ def template(opening: str, role: str, image: str, closing: str, assistant: str) 
 
 def chatml(image: str) -> str:
     """The template of Qwen and InternVL."""
-    return template(
-        "<|im_start|>ROLE\\n", "message['role']", image, "<|im_end|>\\n", "<|im_start|>assistant\\n"
-    )
+    return template("<|im_start|>ROLE\\n", image, "<|im_end|>\\n", "<|im_start|>assistant\\n")
 
 
 CHATML_PIECES = ("user\n", "assistant\n", "system\n")

@@ -39,7 +39,7 @@ def llava_tokenizer() -> Any:
         (*pieces, ": [", ", ", "]\n"), FRACTIONS, LLAVA,
         bos_token="<s>", eos_token="</s>", pad_token="<pad>",
     )  # fmt: skip
-    tokenizer.chat_template = template("ROLE: ", "message['role'] | upper", "<image>\\n", " ", "ASSISTANT:")
+    tokenizer.chat_template = template("ROLE: ", "<image>\\n", " ", "ASSISTANT:", "message['role'] | upper")
     return tokenizer
 
 

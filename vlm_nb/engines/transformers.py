@@ -18,7 +18,7 @@ import torch
 from ..errors import OptionError, unknown_option
 from ..request import Request
 from .base import MODEL_GATE, Capabilities, MemoryReport, ModelInfo, Progress, Ticket, as_vlm_error
-from .hf import compiling, devices, gate, generation, opening
+from .hf import compiling, devices, gate, opening
 from .hf.batching import Row
 from .hf.constraint import Constraint, Grammars
 from .hf.decoding import TextStream
@@ -167,7 +167,7 @@ class TransformersBackend:
             limit=min(settings.max_new_tokens, room),
             eos=loaded.eos,
             image_token=loaded.encoder.image_token,
-            start=generation.start_token(loaded.model),
+            start=loaded.start,
             watch=LoopWatch.of_tokens(after=settings.min_new_tokens) if settings.cut_repeats else None,
         )
 

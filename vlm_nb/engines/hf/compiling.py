@@ -92,7 +92,7 @@ class Compiled:
             scores = self._compiled_step()(tokens, mask, positions, at, rooms)
         for layer in layers:
             layer.advance()
-        block.advance()
+        block.advance(block.widened())
         return scores
 
     def check(self, rows: int, columns: int, *, opened: bool) -> None:

@@ -39,7 +39,7 @@ class Block:
     def decode(self, model: Any, tokens: torch.Tensor) -> torch.Tensor:
         """Append each row's token ([rows, 1]); return the next scores, float, [rows, vocabulary]."""
         self.make_room()
-        mask = pad(self.mask, (0, 1), value=1)
+        mask = self.widened()
         out = model(
             input_ids=tokens,
             attention_mask=self._visible(model, mask),
@@ -49,13 +49,17 @@ class Block:
             logits_to_keep=1,
             return_dict=True,
         )
-        self.advance()
+        self.advance(mask)
         scores: torch.Tensor = out.logits[:, -1].float()
         return scores
 
-    def advance(self) -> None:
-        """Count the column that a decode step has written."""
-        self.mask, self.positions = pad(self.mask, (0, 1), value=1), self.positions + 1
+    def widened(self) -> torch.Tensor:
+        """The mask with the column that the next decode step writes."""
+        return pad(self.mask, (0, 1), value=1)
+
+    def advance(self, mask: torch.Tensor) -> None:
+        """Count the column that a decode step has written; ``mask`` is the ``widened`` one."""
+        self.mask, self.positions = mask, self.positions + 1
 
     def _visible(self, model: Any, mask: torch.Tensor) -> torch.Tensor:
         """``mask`` as sdpa adds it to its scores, [rows, 1, 1, columns]; as it is for any other attention.

@@ -27,7 +27,11 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 @dataclass(slots=True, kw_only=True)
 class Loaded:
-    """A model with what is needed to ask it. ``defaults`` are the checkpoint's own generation settings."""
+    """A model with what is needed to ask it.
+
+    ``start`` is the token that an encoder-decoder's answers follow, ``defaults`` are the checkpoint's own
+    generation settings.
+    """
 
     model: Any
     tokenizer: Any
@@ -36,6 +40,7 @@ class Loaded:
     context: int | None
     kv_bytes: int
     eos: frozenset[int]
+    start: int | None
     defaults: dict[str, Any]
     memory: MemoryReport
     info: ModelInfo
@@ -186,6 +191,7 @@ def _describe(plan: Plan, model: Any, before: int | None) -> Loaded:
         context=context,
         kv_bytes=configs.kv_bytes_per_token(plan.config, model.dtype.itemsize),
         eos=generation.end_tokens(model),
+        start=generation.start_token(model),
         defaults=defaults,
         memory=MemoryReport(device=str(plan.device), before=before, loaded=devices.used_memory(plan.device)),
         info=_info(plan, model, context, defaults),

@@ -48,7 +48,11 @@ def pack(model: nn.Module, free: int | None) -> int:
     them would take more than ``SHARE`` of it, where the weights are not fp32 or bf16 on a CPU, or where torch
     was built without oneDNN.
     """
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and _worth_it(layer)]
+    kinds = _types()
+    plain = [
+        layer for layer in model.modules() if type(layer) is nn.Linear
+    ]  # others have a forward of their own
+    layers = [layer for layer in plain if _worth_it(layer.weight, kinds)]
     size = sum(layer.weight.nbytes for layer in layers)
     if not layers or not _can_pack() or (free is not None and size > SHARE * free):
         return 0
@@ -57,11 +61,8 @@ def pack(model: nn.Module, free: int | None) -> int:
     return size
 
 
-def _worth_it(layer: nn.Linear) -> bool:
-    """Plain layers only: quantised and adapted ones have a forward of their own."""
-    if type(layer) is not nn.Linear or layer.weight.device.type != "cpu":
-        return False
-    return layer.weight.numel() >= SMALLEST and layer.weight.dtype in _types()
+def _worth_it(weight: Tensor, kinds: tuple[torch.dtype, ...]) -> bool:
+    return weight.device.type == "cpu" and weight.dtype in kinds and weight.numel() >= SMALLEST
 
 
 def _types() -> tuple[torch.dtype, ...]:
