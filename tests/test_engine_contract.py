@@ -7,9 +7,9 @@ import importlib.util
 import itertools
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,13 @@ def picture(number: int = 0) -> Image.Image:
 class Case:
     """One engine under test. ``spec`` opens it; ``long`` is a ``max_new_tokens`` that takes a while.
 
-    ``bad`` are a prompt and generation settings that it must refuse; ``size`` is the side of the images.
+    ``lasting`` are settings with which an answer does not end before that; ``bad`` are a prompt and generation
+    settings that it must refuse; ``size`` is the side of the images.
     """
 
     spec: LoadSpec
     long: int = 600
+    lasting: Mapping[str, Any] = field(default_factory=dict)
     bad: tuple[str, dict[str, Any]] = ("BAD" * 5000, {})
     size: int = 56
     seeds: bool = True
@@ -281,7 +283,7 @@ def test_leaving_early_cancels_what_is_outstanding(case: Case, engine: Engine) -
 
 def test_closing_fails_what_is_open_and_may_be_repeated(case: Case) -> None:
     with case.opened() as own:
-        ticket = own.submit(case.ask("one", max_new_tokens=case.long))
+        ticket = own.submit(case.ask("one", max_new_tokens=case.long, **case.lasting))
         next(ticket.events())
         assert own.close()
         assert own.close()

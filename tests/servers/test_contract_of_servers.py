@@ -21,9 +21,9 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
 def case(request: pytest.FixtureRequest, models: dict[str, Path]) -> Iterator[Case]:
     if request.param == "vllm":
         url = request.getfixturevalue("vllm_qwen")
-        yield Case(
-            LoadSpec(model=str(models["qwen"]), engine="openai", base_url=url), long=900, bad=("x" * 4000, {})
-        )
+        spec = LoadSpec(model=str(models["qwen"]), engine="openai", base_url=url)
+        lasting = {"min_new_tokens": 900, "cut_repeats": False}
+        yield Case(spec, long=900, lasting=lasting, bad=("x" * 4000, {}))
         return
     url = request.getfixturevalue("transformers_serve")
     spec = LoadSpec(
