@@ -43,8 +43,8 @@ def picture(number: int = 0) -> Image.Image:
 class Case:
     """One engine under test. ``spec`` opens it; ``long`` is a ``max_new_tokens`` that takes a while.
 
-    ``lasting`` are settings with which an answer does not end before that; ``bad`` are a prompt and generation
-    settings that it must refuse; ``size`` is the side of the images.
+    ``lasting`` are settings with which an answer does not end before that; ``bad`` are a prompt and
+    generation settings that it must refuse; ``size`` is the side of the images.
     """
 
     spec: LoadSpec

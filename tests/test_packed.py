@@ -22,7 +22,7 @@ def packed_layers(model: nn.Module) -> int:
     return sum(isinstance(layer, PackedLinear) for layer in model.modules())
 
 
-@pytest.mark.parametrize("dtype", packed._types())
+@pytest.mark.parametrize("dtype", packed.types())
 @pytest.mark.parametrize("shape", [(WIDE,), (1, WIDE), (2, 3, WIDE), (24, WIDE), (2, 0, WIDE)])
 def test_products_are_those_of_plain_layers(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     model = two_layers(dtype)

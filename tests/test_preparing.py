@@ -92,6 +92,7 @@ def test_urgent_tasks_overtake_those_that_wait_and_keep_their_own_order():
             made.add(task(name, urgent=True))
         made.add(task("c"))
         go.set()
+        until(lambda: all(one.result is not None for one in made._tasks))  # "a" was begun before X and Y came
         assert names(taken(made, 5)) == list("XYabc")
 
 

@@ -19,7 +19,7 @@ import torch
 from ..base import MODEL_GATE, Progress, raise_if_cancelled
 from . import devices
 from .failures import first_line
-from .graph import Inductor, Step, attending, leave_open, own, step_of, text_configs
+from .graph import Inductor, Step, leave_open, own, step_of
 from .leftpad import Block, takes_added_masks
 from .opening import Loaded
 from .prefill import first_tokens
@@ -47,7 +47,6 @@ class Compiled:
         self._model = model
         self._details = details
         self._inductor = Inductor()
-        self._configs = text_configs(model)
         self._graph: Step | None = None
 
     @property
@@ -64,6 +63,7 @@ class Compiled:
                 if devices.is_out_of_memory(error):
                     raise
                 self.refuse(f"a compiled step failed: {_reason(error)}")
+                block.restore()
                 log.warning("compile=True: %s", self._details["compile"])
         return block.decode(self._model, tokens)
 
@@ -78,22 +78,11 @@ class Compiled:
 
     def run(self, block: Block, tokens: torch.Tensor, *, opened: bool = False) -> torch.Tensor:
         """One step through a graph; ``opened`` marks the sizes that a graph compiled now must leave open."""
-        block.make_room()
-        layers = block.cache.layers
-        rooms = [layer.ahead() for layer in layers]
-        wide, end = rooms[0][0].shape[2], layers[0].end
-        mask = block.mask.new_zeros(len(block.mask), wide)
-        mask[:, end - block.width : end], mask[:, end] = block.mask, 1
         positions = block.positions.clone(memory_format=torch.contiguous_format)
-        at = torch.tensor([end], device=tokens.device)
         if opened:
-            leave_open(tokens, mask, positions, rooms)
-        with attending(self._configs):
-            scores = self._compiled_step()(tokens, mask, positions, at, rooms)
-        for layer in layers:
-            layer.advance()
-        block.advance(block.widened())
-        return scores
+            leave_open(tokens, positions)
+        with block.stepping(self._model):
+            return self._compiled_step()(tokens, positions)
 
     def check(self, rows: int, columns: int, *, opened: bool) -> None:
         """Decode a sample of so many rows; raises Unfit where the scores are not the model's own."""

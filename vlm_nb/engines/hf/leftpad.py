@@ -6,7 +6,8 @@ or pads the others; a row that leaves takes the columns with it that nobody else
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.nn.functional import pad
 from transformers.cache_utils import DynamicLayer
 
 from .room import RoomyLayer
+from .step import Span, Step, attending, cut, next_scores, query_size
 
 
 @dataclass(slots=True)
@@ -22,14 +24,14 @@ class Block:
     """Rows under way. ``cache`` is a DynamicCache of ``width`` columns (a sliding layer keeps the last ones).
 
     ``mask`` is [rows, width], 1 in the columns that belong to the row, its last ones; ``positions`` are those
-    of the next tokens, [rows, 1] or [axes, rows, 1] as the model counts. ``padded`` says whether some row has
-    less than ``width`` columns; None is not counted yet.
+    of the next tokens, [rows, 1] or [axes, rows, 1] as the model counts. ``own`` are the spans in which rows
+    attend, none where they do it as the model has it; None is not found yet.
     """
 
     cache: Any
     mask: torch.Tensor
     positions: torch.Tensor
-    padded: bool | None = None
+    own: tuple[Span, ...] | None = None
 
     @property
     def width(self) -> int:
@@ -39,40 +41,55 @@ class Block:
     def decode(self, model: Any, tokens: torch.Tensor) -> torch.Tensor:
         """Append each row's token ([rows, 1]); return the next scores, float, [rows, vocabulary]."""
         self.make_room()
-        mask = self.widened()
+        if self.spans(model):
+            with self.stepping(model):
+                return next_scores(model, tokens, self.positions)
+        mask = self._widened()
         out = model(
             input_ids=tokens,
-            attention_mask=self._visible(model, mask),
+            attention_mask=mask,
             position_ids=self.positions,
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
             return_dict=True,
         )
-        self.advance(mask)
+        self._advance(mask)
         scores: torch.Tensor = out.logits[:, -1].float()
         return scores
 
-    def widened(self) -> torch.Tensor:
+    @contextlib.contextmanager
+    def stepping(self, model: Any) -> Iterator[None]:
+        """For one call of ``next_scores``, which then takes the block on by a column."""
+        self.make_room()
+        mask, spans = self._widened(), self.spans(model) or ((0, len(self.mask), 0),)
+        with attending(model, Step(self.cache.layers, _added(mask, model.dtype), spans)):
+            yield
+        self._advance(mask)
+
+    def _widened(self) -> torch.Tensor:
         """The mask with the column that the next decode step writes."""
         return pad(self.mask, (0, 1), value=1)
 
-    def advance(self, mask: torch.Tensor) -> None:
-        """Count the column that a decode step has written; ``mask`` is the ``widened`` one."""
+    def _advance(self, mask: torch.Tensor) -> None:
+        """Count the column that a decode step has written; ``mask`` is the widened one."""
         self.mask, self.positions = mask, self.positions + 1
 
-    def _visible(self, model: Any, mask: torch.Tensor) -> torch.Tensor:
-        """``mask`` as sdpa adds it to its scores, [rows, 1, 1, columns]; as it is for any other attention.
+    def spans(self, model: Any) -> tuple[Span, ...]:
+        """How the rows attend together; empty where the model's own way is left to it.
 
-        The model makes the same of it at every step, and sdpa again in every layer. Without padding it needs
-        none at all, and sees that.
+        That is where it does not use sdpa on all columns, and on a GPU without padding: its kernels that are
+        fastest take no mask.
         """
-        if self.padded is None:
-            self.padded = bool((mask == 0).any())
-        if not self.padded or not takes_added_masks(model, self.cache):
-            return mask
-        added = torch.zeros(mask.shape, dtype=model.dtype, device=mask.device)
-        return added.masked_fill_(mask == 0, -torch.inf)[:, None, None]
+        if self.own is None:
+            starts = [self.width - columns for columns in self.mask.sum(1).tolist()]
+            if not takes_added_masks(model, self.cache):
+                self.own = ()
+            elif self.mask.device.type == "cpu":
+                self.own = cut(starts, self.width, query_size(model))
+            else:
+                self.own = ((0, len(starts), 0),) if any(starts) else ()
+        return self.own
 
     def restore(self) -> bool:
         """After a decode that broke off, cut what some layers had appended; False if that cannot be done."""
@@ -87,7 +104,7 @@ class Block:
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all rows but these, and the columns that none of these uses."""
-        self.padded = None
+        self.own = None
         chosen = torch.tensor(rows, dtype=torch.long, device=self.mask.device)
         self.mask = self.mask[chosen]
         self.positions = self.positions.index_select(self.positions.ndim - 2, chosen)
@@ -103,7 +120,7 @@ class Block:
     def join(self, other: Block) -> None:
         """Put the rows of ``other`` behind these."""
         self.make_room()
-        self.padded = None
+        self.own = None
         width = max(self.width, other.width)
         for mine, theirs in zip(self.cache.layers, other.cache.layers, strict=True):
             if isinstance(mine, RoomyLayer):
@@ -127,11 +144,20 @@ class Block:
         """Close the gaps in rows whose columns are not side by side."""
         lengths = self.mask.sum(1)
         width = int(lengths.max())
-        self.padded = None
+        self.own = None
         order = self.mask.argsort(dim=1, stable=True)[:, self.width - width :]  # a row's columns come last
         for layer in self.cache.layers:
             layer.keys, layer.values = (_columns(part, order) for part in (layer.keys, layer.values))
         self.mask = self.mask.gather(1, order)
+
+
+def _added(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """``mask`` ([rows, columns]) as sdpa adds it to its scores, [rows, 1, 1, columns].
+
+    The model would make the same of it at every step, and sdpa again in every layer.
+    """
+    zeros = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    return zeros.masked_fill(mask == 0, -torch.inf)[:, None, None]
 
 
 def takes_added_masks(model: Any, cache: Any) -> bool:

@@ -16,7 +16,7 @@ import torch
 from ..base import MODEL_GATE, MemoryReport, ModelInfo, Progress, raise_if_cancelled
 from ..spec import LoadSpec
 from . import config as configs
-from . import devices, generation, loading, memory, packed, quantization
+from . import devices, generation, loading, memory, packed, patches, quantization
 from . import processor as processors
 from .encoding import Encoder
 from .files import ADAPTER, Checkpoint
@@ -174,6 +174,7 @@ def _instantiate(plan: Plan) -> Loaded:
     )
     if plan.adapter is not None:
         loading.add_adapter(model, plan.adapter)
+    patches.embed_by_products(model)
     if plan.device.type == "cpu" and plan.spec.engine_args.get("pack", True):
         size = packed.pack(model, devices.free_memory(plan.device))
         plan.details |= {"packed bytes": size} if size else {}

@@ -1,19 +1,24 @@
 """Large linear layers of a model on a CPU, their weights laid out for oneDNN once instead of at every call.
 
 ``torch.nn.functional.linear`` hands the weight over as it lies, and with a few rows (a decode step) bringing
-it into blocks takes as long as the product. inductor packs frozen weights with the same two operators; here
-they serve a model that is not compiled. ``benchmarks/products.py`` measures both.
+it into blocks takes as long as the product. inductor packs frozen weights with the same two operators, for
+sizes that do not vary; here they serve models compiled or not. ``benchmarks/products.py`` measures both.
 """
 
 from __future__ import annotations
 
+import itertools
+import weakref
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
-SMALLEST = 1 << 18
-"""Elements below which a weight stays as it is: there the call costs more than the product."""
+from . import operators
+
+SMALLEST = {torch.float32: 1 << 18, torch.bfloat16: 1 << 14}
+"""Elements below which a weight stays as it is: there the call costs more than packing saves."""
 SHARE = 0.5
 """The part of the free memory that the packed copies may take together."""
 
@@ -26,19 +31,48 @@ class PackedLinear(nn.Linear):
 
     packed: Tensor
     packed_from: tuple[int, int]
+    number: int
+    """Under which a graph, which has no place for packed weights, finds the layer."""
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] → [..., out_features]."""
-        if torch.compiler.is_compiling() or torch.is_grad_enabled() or not self._serves(input):
+        if torch.is_grad_enabled():
             return super().forward(input)
+        if torch.compiler.is_compiling():
+            found: Tensor = _node(input, self.weight, self.bias, self.number)
+            return found
+        return self.product(input)
+
+    def product(self, states: Tensor) -> Tensor:
+        """With the packed weight, where it can be used."""
+        if not self._serves(states):
+            return linear(states, self.weight, self.bias)
         packing: Any = torch.ops.mkldnn
-        product: Tensor = packing._linear_pointwise(input, self.packed, self.bias, "none", [], "")
+        product: Tensor = packing._linear_pointwise(states, self.packed, self.bias, "none", [], "")
         return product
 
     def _serves(self, states: Tensor) -> bool:
         """Whether the copy is of the weight as it is now, and can be used for these states."""
         fresh = self.packed_from == _state(self.weight)
         return fresh and states.dtype == self.weight.dtype and states.numel() > 0
+
+
+_numbers = itertools.count()
+_layers: weakref.WeakValueDictionary[int, PackedLinear] = weakref.WeakValueDictionary()
+
+
+def _product(states: Tensor, weight: Tensor, bias: Tensor | None, number: int) -> Tensor:
+    layer = _layers.get(number)
+    return linear(states, weight, bias) if layer is None else layer.product(states)
+
+
+def _shape(states: Tensor, weight: Tensor, bias: Tensor | None, number: int) -> Tensor:
+    return states.new_empty(*states.shape[:-1], weight.shape[0])
+
+
+_node = operators.define(
+    "linear(Tensor states, Tensor weight, Tensor? bias, int number) -> Tensor", _product, _shape
+)
 
 
 def pack(model: nn.Module, free: int | None) -> int:
@@ -48,7 +82,7 @@ def pack(model: nn.Module, free: int | None) -> int:
     them would take more than ``SHARE`` of it, where the weights are not fp32 or bf16 on a CPU, or where torch
     was built without oneDNN.
     """
-    kinds = _types()
+    kinds = types()
     plain = [
         layer for layer in model.modules() if type(layer) is nn.Linear
     ]  # others have a forward of their own
@@ -62,10 +96,11 @@ def pack(model: nn.Module, free: int | None) -> int:
 
 
 def _worth_it(weight: Tensor, kinds: tuple[torch.dtype, ...]) -> bool:
-    return weight.device.type == "cpu" and weight.dtype in kinds and weight.numel() >= SMALLEST
+    return weight.device.type == "cpu" and weight.dtype in kinds and weight.numel() >= SMALLEST[weight.dtype]
 
 
-def _types() -> tuple[torch.dtype, ...]:
+def types() -> tuple[torch.dtype, ...]:
+    """The types of weights that this processor has packed products for."""
     packing: Any = torch.ops.mkldnn
     return (torch.float32, torch.bfloat16) if packing._is_mkldnn_bf16_supported() else (torch.float32,)
 
@@ -79,7 +114,8 @@ def _pack(layer: Any) -> None:
     packing: Any = torch.ops.mkldnn
     packed = packing._reorder_linear_weight(layer.weight.detach(), None)
     layer.__class__ = PackedLinear
-    layer.packed, layer.packed_from = packed, _state(layer.weight)
+    layer.packed, layer.packed_from, layer.number = packed, _state(layer.weight), next(_numbers)
+    _layers[layer.number] = layer
 
 
 def _state(weight: Tensor) -> tuple[int, int]:

@@ -13,7 +13,6 @@ from transformers.cache_utils import DynamicLayer
 
 Stock: Any = DynamicLayer
 COLUMNS = 64  # tokens that can be appended before everything is copied into new room
-ALIGNED = 16  # compiled steps see whole groups of so many columns
 SPARE = 4  # a quarter as many rows more than there are
 TOO_LARGE = 4  # the room is given back once a quarter of it would do
 
@@ -46,30 +45,6 @@ class RoomyLayer(Stock):  # type: ignore[misc]
             room[:rows, :, self._end : end] = states
         self._show(rows, self._start, end)
         return self.keys, self.values
-
-    def ahead(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of every row with the next column, not written yet; ``advance`` takes it over.
-
-        They begin with the room's first column, not with the first that counts, and end with a whole group of
-        columns: what is outside of a row's own is finite, and must be masked. They never fill the room:
-        to a compiler, tensors without gaps are of another kind.
-        """
-        if self._wide() >= self._rooms[0].shape[2] or self._start > COLUMNS:
-            self._move(len(self.keys), self._end - self._start)
-        keys, values = (room[: len(self.keys), :, : self._wide()] for room in self._rooms)
-        return keys, values
-
-    def _wide(self) -> int:
-        return self._end // ALIGNED * ALIGNED + ALIGNED
-
-    @property
-    def end(self) -> int:
-        """Where in the room the next column is."""
-        return self._end
-
-    def advance(self) -> None:
-        """Take the next column over: it has been written."""
-        self._show(len(self.keys), self._start, self._end + 1)
 
     def cut(self, width: int) -> None:
         """Leave only the first ``width`` columns."""

@@ -1,0 +1,96 @@
+"""The decode step's spans: the cheapest cut, and attention that leaves out nothing but padding."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from typing import Any
+
+import pytest
+import torch
+from transformers.cache_utils import DynamicLayer
+
+from vlm_nb.engines.hf import step
+from vlm_nb.engines.hf.room import RoomyLayer
+from vlm_nb.engines.hf.step import Span, Step, cut
+
+CALL = 20
+SIZE = step.CALL // CALL
+
+
+def cost(spans: tuple[Span, ...], width: int) -> int:
+    return sum(CALL + (end - begin) * (width - first) for begin, end, first in spans)
+
+
+def every_cut(starts: list[int]) -> list[tuple[Span, ...]]:
+    found = []
+    for places in itertools.product((False, True), repeat=len(starts) - 1):
+        edges = [0, *(n + 1 for n, cuts in enumerate(places) if cuts), len(starts)]
+        found.append(tuple((a, b, min(starts[a:b])) for a, b in itertools.pairwise(edges)))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_other_cut_is_cheaper(seed: int) -> None:
+    rng = random.Random(seed)
+    width = rng.randint(10, 200)
+    starts = [rng.randrange(width) for _ in range(rng.randint(1, 7))]
+    found = cut(starts, width, SIZE)
+    assert found in every_cut(starts)
+    assert cost(found, width) == min(cost(other, width) for other in every_cut(starts))
+
+
+@pytest.mark.parametrize(
+    ("starts", "size", "expected"),
+    [
+        ([0], SIZE, ((0, 1, 0),)),
+        ([7, 7, 7], SIZE, ((0, 3, 7),)),
+        ([0, 90, 90, 90], SIZE, ((0, 1, 0), (1, 4, 90))),
+        ([0, 90, 90, 90], 1, ((0, 4, 0),)),  # little to sum: a call costs more than columns
+        ([0, 50, 99], step.CALL * 2, ((0, 1, 0), (1, 2, 50), (2, 3, 99))),
+    ],
+)
+def test_cuts(starts: list[int], size: int, expected: tuple[Span, ...]) -> None:
+    assert cut(starts, 100, size) == expected
+
+
+def layer_of(rows: int, columns: int) -> Any:
+    stock = DynamicLayer()
+    stock.update(*(torch.randn(rows, 2, columns, 8) for _ in range(2)))
+    return RoomyLayer(stock)
+
+
+class Module:
+    layer_idx = 0
+
+
+def attended(starts: list[int], spans: tuple[Span, ...], *, heads: int = 6) -> torch.Tensor:
+    torch.manual_seed(3)
+    rows, width = len(starts), 40
+    layer = layer_of(rows, width - 1)
+    query, key, value = (torch.randn(rows, count, 1, 8) for count in (heads, 2, 2))
+    mask = torch.zeros(rows, 1, 1, width)
+    for row, start in enumerate(starts):
+        mask[row, ..., :start] = -torch.inf
+    step._running.step = Step([layer], mask, spans)
+    found, _ = step.attend(Module(), query, key, value, None, scaling=0.5)
+    assert layer.keys.shape[2] == width
+    assert torch.equal(layer.keys[:, :, -1:], key)
+    assert torch.equal(layer.values[:, :, -1:], value)
+    for row, start in enumerate(starts):  # every head by itself
+        for head in range(heads):
+            own = (slice(row, row + 1), head * 2 // heads, slice(start, None))
+            scores = (query[row, head] * 0.5 @ layer.keys[own][0].T).softmax(-1)
+            torch.testing.assert_close(found[row, 0, head], (scores @ layer.values[own][0])[0])
+    return found
+
+
+def test_attention_is_the_same_however_rows_are_cut() -> None:
+    starts = [0, 30, 12, 39, 5]
+    whole = attended(starts, ((0, 5, 0),))
+    for spans in every_cut(starts):
+        torch.testing.assert_close(attended(starts, spans), whole)
+
+
+def test_heads_of_their_own() -> None:
+    attended([3, 0], ((0, 2, 0),), heads=2)
