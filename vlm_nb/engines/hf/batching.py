@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -145,11 +145,12 @@ def pick(waiting: Sequence[Row], rows: int, tokens: int | None) -> list[Row]:
 
 
 def collate(
-    rows: Sequence[Row], pad: int, device: torch.device, dtype: torch.dtype
+    rows: Sequence[Row], pad: int, device: torch.device, dtype: torch.dtype, *, without: Collection[str] = ()
 ) -> dict[str, torch.Tensor]:
     """Put rows of one kind into one batch: sequences padded on the left, everything else joined.
 
-    An encoder counts places from the first column, so its sequences are padded on the right.
+    Inputs named in ``without`` are left where they are. An encoder counts places from the first column, so
+    its sequences are padded on the right.
     """
     width = max(row.length for row in rows)
     batch = {}
@@ -157,6 +158,8 @@ def collate(
         width -= len(rows[0].new_ids)
         batch["decoder_input_ids"] = torch.tensor([[row.start, *row.new_ids] for row in rows], device=device)
     for key in rows[0].encoded.inputs:
+        if key in without:
+            continue
         if rows[0].is_sequence(key):
             fill = pad if key == "input_ids" else 0
             batch[key] = torch.cat([_padded(row, key, width, fill) for row in rows]).to(device)

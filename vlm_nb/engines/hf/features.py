@@ -88,58 +88,44 @@ class Features:
         self._merge = merge
         self._kind: Any = None
 
-    def replace(self, model: Any, rows: Sequence[Row], inputs: dict[str, Any]) -> dict[str, Any]:
-        """Return ``inputs`` (the batch of ``rows``) with features in place of pixels where possible."""
-        if "pixel_values" not in inputs or any(image_counts(row, self._merge) is None for row in rows):
-            return inputs
-        inputs = dict(inputs)
-        del inputs["pixel_values"]
-        device, dtype = inputs["input_ids"].device, model.dtype
-        keys = [key for row in rows for key in row.encoded.image_keys]
-        found = self._find(model, rows, device, dtype)
-        inputs["mm_encoder_outputs"] = {"image": self.output([found[key] for key in keys])}
-        return inputs
+    def stand_in(self, rows: Sequence[Row]) -> bool:
+        """Whether all rows have images whose features can be told apart, and so handed over for pixels."""
+        return all(image_counts(row, self._merge) is not None for row in rows)
 
-    def of(self, model: Any, row: Row, images: Sequence[int]) -> list[Seen]:
-        """Features of some of the images of ``row``, by their place in the prompt."""
-        found = self._find(model, [row], model.device, model.dtype)
-        return [found[row.encoded.image_keys[n]] for n in images]
+    def of(
+        self, model: Any, images: Sequence[tuple[Row, int]], device: torch.device, dtype: torch.dtype
+    ) -> dict[str, Any]:
+        """What the model takes in place of the pixels of ``images``: rows, and places among a row's images.
 
-    def output(self, images: Sequence[Seen]) -> Any:
+        They are in the order of the prompts. Unknown ones are computed in one call.
+        """
+        found, missing = dict[str, Seen](), dict[str, dict[str, torch.Tensor]]()
+        keys = [row.encoded.image_keys[place] for row, place in images]
+        for (row, place), key in zip(images, keys, strict=True):
+            known = self.kept.get(key)
+            if known is not None:
+                found[key] = known
+            elif key not in missing:
+                missing[key] = self._part(row, place)
+        if missing:
+            found |= self._compute(model, missing, device, dtype)
+        return {"mm_encoder_outputs": {"image": self._output([found[key] for key in keys])}} if keys else {}
+
+    def _output(self, images: Sequence[Seen]) -> Any:
         """The features as the model hands them on."""
         made = self._kind(pooler_output=tuple(seen.pooled for seen in images))
         if images[0].deep:
             made.deepstack_features = [tuple(parts) for parts in zip(*(s.deep for s in images), strict=True)]
         return made
 
-    def _find(
-        self, model: Any, rows: Sequence[Row], device: torch.device, dtype: torch.dtype
-    ) -> dict[str, Seen]:
-        """Features of all images of ``rows``; the unknown ones are computed in one call."""
-        found: dict[str, Seen] = {}
-        missing: dict[str, dict[str, torch.Tensor]] = {}
-        for row in rows:
-            for key, part in zip(row.encoded.image_keys, self._parts(row), strict=True):
-                known = self.kept.get(key)
-                if known is not None:
-                    found[key] = known
-                elif key not in found:
-                    missing[key] = part
-        missing = {key: part for key, part in missing.items() if key not in found}
-        if missing:
-            found |= self._compute(model, missing, device, dtype)
-        return found
-
-    def _parts(self, row: Row) -> list[dict[str, torch.Tensor]]:
-        """The tensors of each image of ``row``."""
-        inputs, parts, at = row.encoded.inputs, [], 0
-        for index, (count, _) in enumerate(image_counts(row, self._merge) or ()):
-            part = {"pixel_values": inputs["pixel_values"][at : at + count]}
-            if "image_grid_thw" in inputs:
-                part["image_grid_thw"] = inputs["image_grid_thw"][index : index + 1]
-            parts.append(part)
-            at += count
-        return parts
+    def _part(self, row: Row, place: int) -> dict[str, torch.Tensor]:
+        """The tensors of one image of ``row``."""
+        inputs, counts = row.encoded.inputs, [count for count, _ in image_counts(row, self._merge) or ()]
+        first = sum(counts[:place])
+        part = {"pixel_values": inputs["pixel_values"][first : first + counts[place]]}
+        if "image_grid_thw" in inputs:
+            part["image_grid_thw"] = inputs["image_grid_thw"][place : place + 1]
+        return part
 
     def _compute(
         self,

@@ -10,27 +10,35 @@ import transformers
 
 from .batching import Row, collate
 from .leftpad import Block
+from .reuse import Reuse
 
 HFGenerationConfig: Any = transformers.GenerationConfig
 
 
 def prefill(
-    model: Any, rows: Sequence[Row], device: torch.device, features: Any = None
+    model: Any, rows: Sequence[Row], device: torch.device, reuse: Reuse | None = None
 ) -> tuple[Block, torch.Tensor]:
-    """Run the prompts (and answers so far) of rows of one kind through ``generate`` for one token.
+    """Run the prompts (and answers so far) of rows of one kind up to the scores of their next tokens.
 
-    ``generate`` prepares masks, positions and images as the family wants them; the positions are taken from
-    the model's own call, because what the model keeps of them is stale after the next prompt. ``features``
-    stand in for pixels (``reuse.Features``). The scores are float, [rows, vocabulary].
+    What ``reuse`` knows is not computed again. The scores are float, [rows, vocabulary].
     """
-    inputs = collate(rows, model.generation_config.pad_token_id, device, model.dtype)
-    if features is not None:
-        inputs = features.replace(model, rows, inputs)
-    return first_tokens(model, inputs)
+    if reuse is not None and reuse.serves(rows):
+        return reuse.prefill(model, rows, device)
+    pad, dtype = model.generation_config.pad_token_id, model.dtype
+    features = None if reuse is None else reuse.features
+    if features is None or not features.stand_in(rows):
+        return first_tokens(model, collate(rows, pad, device, dtype))
+    images = [(row, place) for row in rows for place in range(len(row.encoded.image_keys))]
+    inputs: dict[str, Any] = collate(rows, pad, device, dtype, without=["pixel_values"])
+    return first_tokens(model, inputs | features.of(model, images, device, dtype))
 
 
 def first_tokens(model: Any, inputs: dict[str, Any]) -> tuple[Block, torch.Tensor]:
-    """The block and the scores after ``inputs``, as the model's processor names them."""
+    """The block and the scores after ``inputs``, as the model's processor names them.
+
+    ``generate`` prepares masks, positions and images as the family wants them; the positions are taken from
+    the model's own call, because what the model keeps of them is stale after the next prompt.
+    """
     mask = inputs["attention_mask"]
     seen: list[torch.Tensor] = []
     handle = model.register_forward_pre_hook(

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn.functional import pad
 from transformers import DynamicCache
 
 from . import gate
@@ -38,11 +37,18 @@ class Beginning:
         return sum(keys.nbytes + values.nbytes for keys, values in self.layers)
 
 
+NOTHING = Beginning(torch.empty(0, dtype=torch.long), ()), 0
+
+
 class Reuse:
-    """What one loaded model need not compute again. ``features`` and ``prefixes`` are None where unsafe."""
+    """What one loaded model need not compute again. ``features`` and ``prefixes`` are None where unsafe.
+
+    ``checked`` is set once the model's cache has been seen to be as expected.
+    """
 
     def __init__(self, model: Any, cap: int) -> None:
         vision = getattr(model.config, "vision_config", None)
+        self.checked = False
         self._merge: int | None = getattr(vision, "spatial_merge_size", None)
         shares = gate.may_share_features(model)
         self.features = Features(cap // 2, self._merge) if shares else None
@@ -120,15 +126,24 @@ class Reuse:
 
     # Going on -----------------------------------------------------------------------------------------------
 
-    def extend(self, model: Any, rows: Sequence[Row], device: torch.device) -> tuple[Block, torch.Tensor]:
-        """Prefill rows of one kind whose beginnings are known: only the rest of each prompt is computed.
+    def serves(self, rows: Sequence[Row]) -> bool:
+        """Whether ``prefill`` can take these rows: beginnings may be shared, and images told apart.
+
+        A model's first rows go through its own ``generate``, which shows what cache it makes.
+        """
+        told = (not row.encoded.image_keys or image_counts(row, self._merge) is not None for row in rows)
+        return self.checked and self.prefixes is not None and all(told)
+
+    def prefill(self, model: Any, rows: Sequence[Row], device: torch.device) -> tuple[Block, torch.Tensor]:
+        """Prefill rows of one kind; of a prompt whose beginning is known only the rest is computed.
 
         Positions are those of the full prompts. The scores are float, [rows, vocabulary].
         """
-        known = [found for found in map(self._find, rows) if found is not None]
+        known = [self._find(row) or NOTHING for row in rows]
         starts = [same for _, same in known]
         rests = [row.length - start for row, start in zip(rows, starts, strict=True)]
-        inputs = collate(rows, model.generation_config.pad_token_id, device, model.dtype)
+        pad_id = model.generation_config.pad_token_id
+        inputs = collate(rows, pad_id, device, model.dtype, without=["pixel_values"])
         positions, rest = _positions(model, inputs), max(rests)
         mask = torch.cat([_ends(starts, device), _ends(rests, device)], dim=1)
         out = model(
@@ -139,31 +154,28 @@ class Reuse:
             use_cache=True,
             logits_to_keep=1,
             return_dict=True,
-            **self._joining(model, rows, known),
+            **self._joining(model, rows, starts, device),
         )
         for row, start in zip(rows, starts, strict=True):
             row.cached = start
         block = Block(out.past_key_values, mask, positions[..., -1:] + 1)
-        block.compact()
+        if any(starts):
+            block.compact()
         return block, out.logits[:, -1].float()
 
     def _joining(
-        self, model: Any, rows: Sequence[Row], known: Sequence[tuple[Beginning, int]]
+        self, model: Any, rows: Sequence[Row], starts: Sequence[int], device: torch.device
     ) -> dict[str, Any]:
         """The features of images that come after the known beginnings."""
         images = []
-        for row, (_, same) in zip(rows, known, strict=True):
-            where = _image_places(row).nonzero()[:, 0].tolist()
-            first, new = 0, []
-            for index, (_, tokens) in enumerate(image_counts(row, self._merge) or ()):
-                if where[first] >= same:
-                    new.append(index)
+        for row, start in zip(rows, starts, strict=True):
+            where, first = _image_places(row).nonzero()[:, 0].tolist(), 0
+            for place, (_, tokens) in enumerate(image_counts(row, self._merge) or ()):
+                if where[first] >= start:
+                    images.append((row, place))
                 first += tokens
-            if new and self.features is not None:
-                images += self.features.of(model, row, new)
-        if not images or self.features is None:
-            return {}
-        return {"mm_encoder_outputs": {"image": self.features.output(images)}}
+        assert self.features is not None  # noqa: S101 - as for prefixes
+        return self.features.of(model, images, device, model.dtype)
 
 
 def _family(row: Row) -> str:
@@ -192,14 +204,14 @@ def _ends(lengths: Sequence[int], device: torch.device) -> torch.Tensor:
 
 def _cache(model: Any, known: Sequence[tuple[Beginning, int]], device: torch.device) -> Any:
     """A fresh cache with the known beginnings, each at the end of its row."""
-    width = max(same for _, same in known)
     cache = DynamicCache(config=model.config.get_text_config(decoder=True))
-    for index in range(len(known[0][0].layers)):
-        keys, values = (
-            torch.stack(
-                [pad(kept.layers[index][part][:, :same], (0, 0, width - same, 0)) for kept, same in known]
-            )
-            for part in (0, 1)
-        )
-        cache.update(keys.to(device), values.to(device), index)
+    width = max(same for _, same in known)
+    some = next((kept for kept, same in known if same), NOTHING[0])
+    for index, like in enumerate(some.layers):
+        rooms = [part.new_zeros(len(known), part.shape[0], width, part.shape[2]) for part in like]
+        for row, (kept, same) in enumerate(known):
+            for room, part in zip(rooms, kept.layers[index] if same else (), strict=False):
+                room[row, :, width - same :] = part[:, :same]
+        keys, values = (room.to(device) for room in rooms)
+        cache.update(keys, values, index)
     return cache

@@ -109,7 +109,7 @@ class Scheduler:
         known = self._known()
         if self.running and not self._fits(chosen, memory, known):
             return []
-        for row in self._alike(first, known)[: room - 1]:
+        for row in self._alike(first)[: room - 1]:
             if self._fits([*chosen, row], memory, known):
                 chosen.append(row)
         return chosen
@@ -121,16 +121,16 @@ class Scheduler:
         found = ((row, self._reuse.known(row)) for row in self.waiting)
         return {row: tokens for row, tokens in found if tokens}
 
-    def _alike(self, first: Row, known: Mapping[Row, int]) -> list[Row]:
+    def _alike(self, first: Row) -> list[Row]:
         """Waiting rows of the kind of ``first``, those nearest in length first."""
-        kind, others = (first in known, first.kind), []
+        kind, others = first.kind, []
         shares = self._reuse is not None and self._reuse.prefixes is not None
         pictures = {first.encoded.image_keys}
         for row in self.waiting:
             keys = row.encoded.image_keys
             # a second row on one image waits a round: the first one's keys and values serve it, too
             again = shares and bool(keys) and keys in pictures
-            if row is not first and not again and (row in known, row.kind) == kind:
+            if row is not first and not again and row.kind == kind:
                 others.append(row)
                 pictures.add(keys)
         return sorted(others, key=lambda row: abs(row.length - first.length))
@@ -151,12 +151,7 @@ class Scheduler:
 
     def _prefill(self, group: list[Row]) -> None:
         loaded = self._loaded
-        known = self._reuse is not None and self._reuse.known(group[0]) > 0
-        if known and self._reuse is not None:
-            block, scores = self._reuse.extend(loaded.model, group, loaded.device)
-        else:
-            features = self._reuse.features if self._reuse else None
-            block, scores = prefill(loaded.model, group, loaded.device, features)
+        block, scores = prefill(loaded.model, group, loaded.device, self._reuse)
         self._check(block)
         if self.refused is None:
             if self._reuse is not None:
@@ -167,6 +162,8 @@ class Scheduler:
         if not self._checked:
             self._checked = True
             self.refused = gate.unexpected(block.cache, block.width)
+            if self._reuse is not None:
+                self._reuse.checked = True
 
     def _start(self, group: list[Row], block: Block, scores: torch.Tensor) -> None:
         self.waiting = [row for row in self.waiting if row not in group]
