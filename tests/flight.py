@@ -97,9 +97,12 @@ class Flight:
         return answer
 
     def single(self, request: Request) -> Answer:
-        """What the model's own ``generate`` answers to ``request`` alone, greedily."""
+        """What the model's own ``generate`` answers to ``request`` alone, greedily, and afresh."""
+        encoder = self.backend._loaded.encoder
+        if encoder._prepared is not None:
+            encoder._prepared.kept.clear()
         with self.backend.context():
-            encoded = self.backend._loaded.encoder.encode(request)
+            encoded = encoder.encode(request)
             out = self.model.generate(
                 **encoded.inputs,
                 max_new_tokens=self.backend._row(Ticket(request), None, encoded).limit,

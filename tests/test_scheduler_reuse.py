@@ -15,7 +15,7 @@ from flight import Answer, Flight, assert_all_same, flying, stir
 from tiny_models import make_tiny
 
 from vlm_nb.engines.hf import encoding, gate, reuse
-from vlm_nb.engines.hf.features import Kept
+from vlm_nb.engines.hf.kept import Kept
 from vlm_nb.engines.hf.reuse import Reuse
 from vlm_nb.request import GenerationConfig, ImageRef, Message, Request
 

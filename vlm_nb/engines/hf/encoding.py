@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import time
@@ -14,6 +15,7 @@ import torch
 from ...errors import CapabilityError, ContextTooLong, GenerationError, VLMError
 from ...request import ImageRef, Message, Request, Size
 from .failures import first_line
+from .prepared import PreparedImages
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,11 +53,23 @@ class Encoded:
 class Encoder:
     """Renders messages and runs the processor.
 
-    ``template`` is the chat template, None where there is none.
+    ``template`` is the chat template, None where there is none. With ``remember`` what the image processor
+    makes is kept (``prepared.PreparedImages``), within the processor that was given.
     """
 
-    def __init__(self, processor: Any, config: Any, template: str | None, context: int | None) -> None:
+    def __init__(
+        self,
+        processor: Any,
+        config: Any,
+        template: str | None,
+        context: int | None,
+        *,
+        remember: bool = False,
+    ) -> None:
         self._processor = processor
+        self._prepared = PreparedImages(processor.image_processor) if remember else None
+        if self._prepared is not None:
+            processor.image_processor = self._prepared
         self._tokenizer = processor.tokenizer
         self._template = template
         self._context = context
@@ -67,13 +81,14 @@ class Encoder:
         order = _image_order(request)
         text = self.render(request)
         images = [request.images[index].convert("RGB") for index in order]
-        inputs = self._process(text, images, request)
+        keys = tuple(_image_key(image, request.processor_kwargs) for image in images)
+        with self._prepared.knowing(images, keys) if self._prepared else contextlib.nullcontext():
+            inputs = self._process(text, images, request)
         ids = inputs["input_ids"]
         count = int((ids == self.image_token).sum()) if self.image_token is not None else None
         seen = _by_image(_seen_sizes(inputs, self._processor.image_processor, len(images)), order, request)
         _check_sizes(request, inputs, seen)
         self._check_length(ids.shape[1], count, request)
-        keys = tuple(_image_key(image, request.processor_kwargs) for image in images)
         return Encoded(inputs, ids.shape[1], count, seen, keys)
 
     def render(self, request: Request) -> str:

@@ -184,10 +184,12 @@ def _instantiate(plan: Plan) -> Loaded:
 def _describe(plan: Plan, model: Any, before: int | None) -> Loaded:
     defaults = generation.take_over(model, plan.processor.tokenizer)
     context = configs.context_length(plan.config)
+    # a processor with code of its own may keep state: what it returned before may not be what it would now
+    remember = plan.spec.engine_args.get("reuse", True) and not plan.spec.trust_remote_code
     return Loaded(
         model=model,
         tokenizer=plan.processor.tokenizer,
-        encoder=Encoder(plan.processor, plan.config, plan.template, context),
+        encoder=Encoder(plan.processor, plan.config, plan.template, context, remember=remember),
         device=devices.input_device(model, plan.device),
         context=context,
         kv_bytes=configs.kv_bytes_per_token(plan.config, model.dtype.itemsize),

@@ -15,7 +15,8 @@ from transformers import DynamicCache
 
 from . import gate
 from .batching import Row, collate
-from .features import Features, Kept, image_counts
+from .features import Features, image_counts
+from .kept import Kept
 from .leftpad import Block
 
 LEAST = 16  # fewer known tokens are not worth a call of their own
