@@ -34,7 +34,7 @@ from .spec import LoadSpec, refuse
 
 log = logging.getLogger("vlm_nb")
 DEFAULT_ROWS = {"cuda": 16, "mps": 8, "cpu": 8}
-DEFAULT_SLOTS = {"cuda": 32, "mps": 8, "cpu": 32}
+DEFAULT_SLOTS = {"cuda": 32, "mps": 8, "cpu": 64}
 READY_SECONDS = 0.02
 REUSE_SHARE = 0.1
 REUSE_BYTES = 2 * 2**30

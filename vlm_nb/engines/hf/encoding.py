@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,11 +39,11 @@ class Encoded:
     image_tokens: int | None
     seen_sizes: tuple[Size, ...] | None
     image_keys: tuple[str, ...] = ()
+    nbytes: int = field(init=False)
+    """Bytes of the tensors."""
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the tensors."""
-        return sum(tensor.nbytes for tensor in self.inputs.values())
+    def __post_init__(self) -> None:
+        self.nbytes = sum(tensor.nbytes for tensor in self.inputs.values())
 
     def pin(self) -> None:
         """Move the tensors to memory from which a GPU copies by itself."""

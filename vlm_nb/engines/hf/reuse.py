@@ -74,8 +74,8 @@ class Reuse:
         return 0 if found is None else found[1]
 
     def _find(self, row: Row) -> tuple[Beginning, int] | None:
-        marks = self._marks(row)
-        kept = self.prefixes.get(_family(row)) if self.prefixes is not None and marks is not None else None
+        kept = self.prefixes.get(_family(row)) if self.prefixes is not None else None
+        marks = self._marks(row) if kept is not None else None
         if kept is None or marks is None:
             return None
         most = min(len(kept.marks), len(marks) - 1)  # one token is left to ask with

@@ -7,12 +7,13 @@ steps the engine drops cancelled rows and admits new ones.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 
 import torch
 
 from ..base import as_vlm_error
 from . import devices, gate
+from .admission import Limits, first_in_line
 from .batching import Row
 from .choosing import choose
 from .compiling import Compiled
@@ -24,8 +25,6 @@ from .static import StaticLoop, fail, token_room, too_big
 
 log = logging.getLogger("vlm_nb")
 BUDGET = {"cuda": 8192, "mps": 2048, "cpu": 2048}
-LIKE = 0.7  # rows that are prefilled together are at least this long, relative to the longest
-JOIN = 8  # a round of prefill waits until an eighth of the slots is free
 WAITING_BYTES = 128 * 2**20
 
 
@@ -95,24 +94,13 @@ class Scheduler:
     # Prefill ------------------------------------------------------------------------------------------------
 
     def _group(self) -> list[Row]:
-        """The rows to prefill now: the first in line, and those of like kind and length that fit with it."""
-        if not self.waiting:
+        """The rows to prefill now."""
+        found = first_in_line(self.waiting, len(self.running), self.slots)
+        if found is None:
             return []
-        first = next((row for row in self.waiting if row.ticket.request.interactive), self.waiting[0])
-        urgent = first.ticket.request.interactive and not first.single
-        room = max(self.slots - len(self.running), int(urgent and len(self.running) <= self.slots))
-        enough = min(max(1, self.slots // JOIN), len(self.waiting))
-        if room <= 0 or (self.running and not urgent and room < enough):
-            return []
-        chosen = [first]
-        memory = self._memory()
-        known = self._known()
-        if self.running and not self._fits(chosen, memory, known):
-            return []
-        for row in self._alike(first)[: room - 1]:
-            if self._fits([*chosen, row], memory, known):
-                chosen.append(row)
-        return chosen
+        sharing = self._reuse is not None and self._reuse.prefixes is not None
+        limits = Limits(self._budget, self._memory(), self._known(), sharing)
+        return limits.group(found[0], self.waiting, self.running, found[1])
 
     def _known(self) -> dict[Row, int]:
         """How many tokens of each waiting row's prompt are known already, where some are."""
@@ -120,28 +108,6 @@ class Scheduler:
             return {}
         found = ((row, self._reuse.known(row)) for row in self.waiting)
         return {row: tokens for row, tokens in found if tokens}
-
-    def _alike(self, first: Row) -> list[Row]:
-        """Waiting rows of the kind of ``first``, those nearest in length first."""
-        kind, others = first.kind, []
-        shares = self._reuse is not None and self._reuse.prefixes is not None
-        pictures = {first.encoded.image_keys}
-        for row in self.waiting:
-            keys = row.encoded.image_keys
-            # a second row on one image waits a round: the first one's keys and values serve it, too
-            again = shares and bool(keys) and keys in pictures
-            if row is not first and not again and row.kind == kind:
-                others.append(row)
-                pictures.add(keys)
-        return sorted(others, key=lambda row: abs(row.length - first.length))
-
-    def _fits(self, rows: Sequence[Row], memory: int | None, known: Mapping[Row, int]) -> bool:
-        """Whether ``rows`` are alike in length, within the budget, and have room for their answers."""
-        new = [row.length - known.get(row, 0) for row in rows]
-        if len(rows) > 1 and (min(new) < LIKE * max(new) or max(new) * len(rows) > self._budget):
-            return False
-        everyone = [*self.running, *rows]
-        return memory is None or max(row.most for row in everyone) * len(everyone) <= memory
 
     def _memory(self) -> int | None:
         """Tokens that the block may hold: what it holds, and what fits into free memory."""

@@ -59,13 +59,16 @@ def cut(starts: Sequence[int], width: int, size: int) -> tuple[Span, ...]:
     """
     call, costs, begins = CALL // size, [0], [0]
     for end in range(1, len(starts) + 1):
-        first, ways = width, []
+        first, least, best = width, call + end * width, 0
         for begin in range(end - 1, -1, -1):
             first = min(first, starts[begin])
-            ways.append((costs[begin] + call + (end - begin) * (width - first), begin))
-        cost, begin = min(ways)
-        costs.append(cost)
-        begins.append(begin)
+            alone = call + (end - begin) * (width - first)
+            if alone > least:  # and so are all longer spans
+                break
+            if costs[begin] + alone < least:
+                least, best = costs[begin] + alone, begin
+        costs.append(least)
+        begins.append(best)
     found: list[Span] = []
     end = len(starts)
     while end:
