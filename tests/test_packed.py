@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 from torch import nn
@@ -84,3 +86,37 @@ def test_other_types_and_kinds_stay_as_they_are() -> None:
 def test_without_onednn_nothing_is_packed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert pack(two_layers(), None) == 0
+
+
+def test_graphs_use_the_packed_weights_as_long_as_they_are_the_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, states, served = two_layers(), torch.randn(3, WIDE), []
+    plain = PackedLinear.product
+
+    def watched(self: PackedLinear, states: torch.Tensor) -> torch.Tensor:
+        served.append(self.out_features)
+        return plain(self, states)
+
+    pack(model, None)
+    monkeypatch.setattr(PackedLinear, "product", watched)
+    with torch.no_grad():
+        expected = model(states)
+        served.clear()
+        graph = torch.compile(model, backend=lambda graph, inputs: graph.forward, fullgraph=True)
+        torch.testing.assert_close(graph(states), expected)
+        assert served == [2048, WIDE]
+        model[0].weight.mul_(2)
+        model[1].weight.data = model[1].weight.data.clone()  # unknown there: the plain product
+        torch.testing.assert_close(graph(states), model(states))
+        assert not torch.equal(graph(states), expected)
+
+
+def test_layers_that_are_gone_are_forgotten() -> None:
+    first = two_layers()
+    pack(first, None)
+    where = [layer.weight.data_ptr() for layer in first[:2]]
+    assert all(packed._by_weight[place] is layer for place, layer in zip(where, first[:2], strict=True))
+    del first
+    gc.collect()
+    assert not any(place in packed._by_weight for place in where)

@@ -7,7 +7,6 @@ sizes that do not vary; here they serve models compiled or not. ``benchmarks/pro
 
 from __future__ import annotations
 
-import itertools
 import weakref
 from typing import Any
 
@@ -31,15 +30,13 @@ class PackedLinear(nn.Linear):
 
     packed: Tensor
     packed_from: tuple[int, int]
-    number: int
-    """Under which a graph, which has no place for packed weights, finds the layer."""
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] → [..., out_features]."""
         if torch.is_grad_enabled():
             return super().forward(input)
         if torch.compiler.is_compiling():
-            found: Tensor = _node(input, self.weight, self.bias, self.number)
+            found: Tensor = _node(input, self.weight, self.bias)
             return found
         return self.product(input)
 
@@ -57,22 +54,20 @@ class PackedLinear(nn.Linear):
         return fresh and states.dtype == self.weight.dtype and states.numel() > 0
 
 
-_numbers = itertools.count()
-_layers: weakref.WeakValueDictionary[int, PackedLinear] = weakref.WeakValueDictionary()
+_by_weight: weakref.WeakValueDictionary[int, PackedLinear] = weakref.WeakValueDictionary()
+"""Layers by where their plain weights lie: a graph has no place for packed ones, and finds them so."""
 
 
-def _product(states: Tensor, weight: Tensor, bias: Tensor | None, number: int) -> Tensor:
-    layer = _layers.get(number)
+def _product(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    layer = _by_weight.get(weight.data_ptr())
     return linear(states, weight, bias) if layer is None else layer.product(states)
 
 
-def _shape(states: Tensor, weight: Tensor, bias: Tensor | None, number: int) -> Tensor:
+def _shape(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return states.new_empty(*states.shape[:-1], weight.shape[0])
 
 
-_node = operators.define(
-    "linear(Tensor states, Tensor weight, Tensor? bias, int number) -> Tensor", _product, _shape
-)
+_node = operators.define("linear(Tensor states, Tensor weight, Tensor? bias) -> Tensor", _product, _shape)
 
 
 def pack(model: nn.Module, free: int | None) -> int:
@@ -114,8 +109,8 @@ def _pack(layer: Any) -> None:
     packing: Any = torch.ops.mkldnn
     packed = packing._reorder_linear_weight(layer.weight.detach(), None)
     layer.__class__ = PackedLinear
-    layer.packed, layer.packed_from, layer.number = packed, _state(layer.weight), next(_numbers)
-    _layers[layer.number] = layer
+    layer.packed, layer.packed_from = packed, _state(layer.weight)
+    _by_weight[layer.weight.data_ptr()] = layer
 
 
 def _state(weight: Tensor) -> tuple[int, int]:
