@@ -87,3 +87,16 @@ def test_answers_go_on_where_memory_ran_out(florence: Engine, monkeypatch: pytes
     monkeypatch.setattr(generation._Deliver, "__call__", limited)
     assert_all_same(together(florence, requests), alone)
     assert broken
+
+
+def test_a_prompt_takes_no_room_from_its_answer(florence: Engine) -> None:
+    [request] = questions(1)
+    places = florence.info.context_length
+    assert places == 512
+    settings = dataclasses.replace(
+        request.generation, max_new_tokens=2 * places, min_new_tokens=places, cut_repeats=False
+    )
+    answer = florence.submit(dataclasses.replace(request, generation=settings)).result(60)
+    assert answer.error is None
+    assert answer.usage.prompt_tokens > 0
+    assert (answer.usage.new_tokens, answer.usage.finish_reason) == (places, "length")

@@ -156,7 +156,10 @@ class TransformersBackend:
 
     def _row(self, ticket: Ticket, sampler: Sampler, encoded: Encoded) -> Row:
         loaded, settings = self._need(), ticket.request.generation
-        room = settings.max_new_tokens if loaded.context is None else loaded.context - encoded.prompt_tokens
+        before = (
+            encoded.prompt_tokens if loaded.start is None else 0
+        )  # a decoder of its own has its own places
+        room = settings.max_new_tokens if loaded.context is None else loaded.context - before
         return Row(
             ticket=ticket,
             encoded=encoded,

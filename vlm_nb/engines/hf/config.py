@@ -58,7 +58,7 @@ def _check_kind(name: str, config: Any, raw: dict[str, Any]) -> None:
 
 
 def context_length(config: Any) -> int | None:
-    """How many tokens prompt, images and answer may have together."""
+    """How many tokens prompt, images and answer may have together; each by itself in an encoder-decoder."""
     text = config.get_text_config(decoder=True)
     length = getattr(text, "max_position_embeddings", None)
     return int(length) if length else None
