@@ -81,6 +81,7 @@ def test_rows_that_join_and_leave_answer_as_single_requests_do(
         assert flight.model.device.type == torch.device(GPU).type
 
 
+@pytest.mark.timeout(600)
 @MODELS
 def test_two_graphs_answer_as_single_requests_do(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with in_flight(folder, monkeypatch, compile=True) as flight:
@@ -188,10 +189,11 @@ def test_the_quantised_demo_model_still_reads_its_scenes(way: str) -> None:
     assert sum(one == other for one, other in zip(found, expected, strict=True)) >= 3
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("way", ["8bit", "4bit"])
 def test_a_quantised_model_is_compiled_or_says_why_not(wide: Path, way: str) -> None:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
-    with on_gpu(wide, dtype="bfloat16", quantization=way, compile=True) as engine:
+    with on_gpu(wide, dtype="bfloat16", quantization=way, compile=True, wait=500) as engine:
         said = engine.info.details["compile"]
         print(f"{way}: {said}")
         assert said.startswith("2 graphs" if engine.capabilities.compiled else "no: ")
