@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test lint types docs check fuzz test-slow test-kill bench-table \
-        test-browser test-ray test-oldest test-servers gpu clean
+        test-browser test-ray test-oldest test-servers gpu bench-gpu clean
 
 demo: $(VENV)/.demo  ## run the quickstart notebook on the demo model, leave an HTML page
 	$(BIN)/python examples/execute.py examples/quickstart.ipynb
@@ -51,8 +51,11 @@ test-servers: $(VENV)/.dev  ## the openai engine against real servers on loopbac
 	PYTHON="$(PYTHON)" bash tests/servers/install.sh
 	$(BIN)/python -m pytest -m servers -rs --reruns 2 tests/servers
 
-gpu: $(VENV)/.test  ## needs a CUDA device
+gpu: $(VENV)/.test  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu -rs
+
+bench-gpu: $(VENV)/.test  ## speed and memory on a CUDA device; ARGS="--shape 7b --compile" for others
+	$(BIN)/python benchmarks/gpu.py $(or $(ARGS),--shape 3b --jpeg)
 
 clean:
 	rm -rf $(VENV) .venv-oldest .venv-servers build dist site demo-output .pytest_cache .mypy_cache .ruff_cache

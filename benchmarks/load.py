@@ -20,6 +20,7 @@ import platform
 import statistics
 import subprocess
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -163,13 +164,20 @@ def request(load: Load, image: int, question: str, tokens: int, *, interactive: 
 
 def start(folder: Path, dtype: torch.dtype, *, compile: bool = False, **options: Any) -> Engine:
     """Our engine with the folder loaded; ``options`` go to the backend."""
-    import threading
-
-    spec = LoadSpec(model=str(folder), dtype=dtype, compile=compile, engine_args=options)
-    engine = Engine(TransformersBackend(spec), "transformers")
-    info = engine.load(lambda progress: None, threading.Event()).result(1800)
+    engine = opened(LoadSpec(model=str(folder), dtype=dtype, compile=compile, engine_args=options))
     if compile and not engine.capabilities.compiled:
-        raise SystemExit(f"compile: {info.details['compile']}")
+        raise SystemExit(f"compile: {engine.info.details['compile']}")
+    return engine
+
+
+def opened(spec: LoadSpec) -> Engine:
+    """Our engine with the model of ``spec`` loaded. Raises a VLMError."""
+    engine = Engine(TransformersBackend(spec), "transformers")
+    try:
+        engine.load(lambda progress: None, threading.Event()).result(1800)
+    except BaseException:
+        engine.close()
+        raise
     return engine
 
 

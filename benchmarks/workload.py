@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,23 @@ def quick_load() -> Load:
     return mixed_load(requests=24, images=16, longest=336)
 
 
-def _size(rng: random.Random, longest: int) -> tuple[int, int]:
-    long, ratio = rng.uniform(112, longest), 3 ** rng.uniform(-1, 1)
+def distinct_load(
+    *, images: int, sides: tuple[int, int], tokens: int, widest: float = 3, seed: int = 8
+) -> Load:
+    """As many images, each asked once; long sides of ``sides`` pixels, answers of ``tokens`` tokens.
+
+    Sides are in ratios of 1:``widest`` to ``widest``:1.
+    """
+    rng = random.Random(seed)
+    pictures = [
+        _picture(_size(rng, sides[1], shortest=sides[0], widest=widest), seed=seed * 1000 + n)
+        for n in range(images)
+    ]
+    return Load(pictures, [Item(n, QUESTIONS[n % len(QUESTIONS)], tokens) for n in range(images)])
+
+
+def _size(rng: random.Random, longest: int, *, shortest: int = 112, widest: float = 3) -> tuple[int, int]:
+    long, ratio = rng.uniform(shortest, longest), widest ** rng.uniform(-1, 1)
     sides = (long, long / ratio) if ratio >= 1 else (long * ratio, long)
     return (max(STEP, round(sides[0] / STEP) * STEP), max(STEP, round(sides[1] / STEP) * STEP))
 
@@ -79,12 +95,59 @@ def _picture(size: tuple[int, int], seed: int) -> Image.Image:
 # Models -----------------------------------------------------------------------------------------------------
 
 
-def prepare(name: str, folder: Path) -> Path:
-    """Write the model called ``name`` ("demo" or "120m") into ``folder`` and return it."""
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The numbers of a Qwen2.5-VL as its config has them."""
+
+    text: dict[str, Any]
+    vision: dict[str, Any]
+    tied: bool = False
+
+
+def _text(*numbers: int, context: int = 4096, **more: Any) -> dict[str, Any]:
+    """``numbers``: hidden size, size within the MLP, layers, heads, heads of keys and values, vocabulary."""
+    names = (
+        *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+        *("num_key_value_heads", "vocab_size"),
+    )
+    return {**dict(zip(names, numbers, strict=True)), "max_position_embeddings": context, **more}
+
+
+def _vision(*numbers: int, whole: list[int]) -> dict[str, Any]:
+    """``numbers``: layers, hidden size, size within the MLP, heads; ``whole`` layers attend to all."""
+    names = ("depth", "hidden_size", "intermediate_size", "num_heads")
+    return {**dict(zip(names, numbers, strict=True)), "fullatt_block_indexes": whole, "window_size": 112}
+
+
+ROPE = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
+SMALL_ROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [8, 12, 12]}
+TOWER = _vision(32, 1280, 3420, 16, whole=[7, 15, 23, 31])
+SHAPES = {
+    "tiny": Shape(
+        _text(128, 256, 2, 2, 1, 32_768, rope_parameters=SMALL_ROPE), _vision(2, 64, 128, 2, whole=[1]), True
+    ),
+    "120m": Shape(
+        _text(640, 2048, 12, 10, 2, 32_000, rope_parameters=SMALL_ROPE),
+        _vision(8, 512, 1024, 8, whole=[1, 3, 5, 7]),
+    ),
+    "3b": Shape(
+        _text(2048, 11_008, 36, 16, 2, 151_936, context=128_000, rope_parameters=ROPE), TOWER, tied=True
+    ),
+    "7b": Shape(_text(3584, 18_944, 28, 28, 4, 152_064, context=128_000, rope_parameters=ROPE), TOWER),
+}
+"""About 7 and 120 million parameters, and Qwen2.5-VL 3B and 7B (their ``config.json``)."""
+SHARD = "4GB"
+
+
+def prepare(name: str, folder: Path, device: str = "cpu") -> Path:
+    """Write the model called ``name`` ("demo" or one of ``SHAPES``) into ``folder`` and return it.
+
+    Random weights are drawn on ``device``.
+    """
     if name == "demo":
         _copy_demo(folder)
     else:
-        _random_model(folder)
+        _random_model(folder, SHAPES[name], device)
     return folder
 
 
@@ -104,40 +167,56 @@ def _change(path: Path, **values: Any) -> None:
     path.write_text(json.dumps(content | values), encoding="utf-8")
 
 
-def _random_model(folder: Path) -> None:
-    """A Qwen2.5-VL of about 120 million random parameters; its head is its own, and never says the end."""
+def _random_model(folder: Path, shape: Shape, device: str) -> None:
+    """A Qwen2.5-VL of random parameters that never says the end, nor a word that its tokenizer lacks.
+
+    The scores of those are zero: the largest of many thousand random ones is above it.
+    """
     import torch
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
+    from transformers import Qwen2VLImageProcessorPil
 
     tokenizer = _tokenizer()
-    ids = tokenizer.convert_tokens_to_ids
-    config = Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": len(tokenizer), "hidden_size": 640, "intermediate_size": 2048,
-            "num_hidden_layers": 12, "num_attention_heads": 10, "num_key_value_heads": 2,
-            "max_position_embeddings": 4096, "bos_token_id": 0, "eos_token_id": ids(NEVER),
-            "pad_token_id": ids("<|endoftext|>"),
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [8, 12, 12]},
-        },
-        vision_config={
-            "depth": 8, "hidden_size": 512, "intermediate_size": 1024, "num_heads": 8,
-            "out_hidden_size": 640, "fullatt_block_indexes": [1, 3, 5, 7],
-        },
+    model = _drawn(_config(shape, tokenizer.convert_tokens_to_ids), device)
+    head = model.get_output_embeddings().weight.data
+    if not shape.tied:
+        torch.nn.init.normal_(head)
+    head[list(tokenizer.all_special_ids)] = 0
+    head[len(tokenizer) :] = 0
+    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(NEVER)
+    model.generation_config.pad_token_id = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    model.save_pretrained(folder, max_shard_size=SHARD)
+    tokenizer.save_pretrained(folder)
+    Qwen2VLImageProcessorPil(min_pixels=784, max_pixels=10**6).save_pretrained(folder)
+
+
+def _config(shape: Shape, ids: Callable[[str], int]) -> Any:
+    from transformers import Qwen2_5_VLConfig
+
+    words = {"bos_token_id": 0, "eos_token_id": ids(NEVER), "pad_token_id": ids("<|endoftext|>")}
+    return Qwen2_5_VLConfig(
+        text_config=shape.text | words,
+        vision_config=shape.vision | {"out_hidden_size": shape.text["hidden_size"]},
         image_token_id=ids("<|image_pad|>"),
         video_token_id=ids("<|video_pad|>"),
         vision_start_token_id=ids("<|vision_start|>"),
         vision_end_token_id=ids("<|vision_end|>"),
-        tie_word_embeddings=False,
-    )  # fmt: skip
+        tie_word_embeddings=shape.tied,
+    )
+
+
+def _drawn(config: Any, device: str) -> Any:
+    """A model of ``config`` with random bfloat16 weights, made on ``device``."""
+    import torch
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    before = torch.get_default_dtype()
     torch.manual_seed(0)
-    model = Qwen2_5_VLForConditionalGeneration(config)
-    torch.nn.init.normal_(model.lm_head.weight)
-    model.lm_head.weight.data[list(tokenizer.all_special_ids)] = 0
-    model.generation_config.eos_token_id = ids(NEVER)
-    model.generation_config.pad_token_id = ids("<|endoftext|>")
-    model.to(torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    Qwen2VLImageProcessorPil(min_pixels=784, max_pixels=10**6).save_pretrained(folder)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device(device):
+            return Qwen2_5_VLForConditionalGeneration(config)
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _tokenizer(size: int = 32_000) -> Any:

@@ -34,13 +34,15 @@ def scripted(script: Any = None, **engine_args: Any) -> Iterator[Engine]:
 
 
 @contextmanager
-def loaded(model: Path | str, *, dtype: Any = "float32", **options: Any) -> Iterator[Engine]:
-    """An engine over transformers with ``model`` loaded."""
+def loaded(
+    model: Path | str, *, dtype: Any = "float32", wait: float = 120, **options: Any
+) -> Iterator[Engine]:
+    """An engine over transformers with ``model`` loaded, within ``wait`` seconds."""
     from vlm_nb.engines.transformers import TransformersBackend
 
     engine = Engine(TransformersBackend(LoadSpec(model=str(model), dtype=dtype, **options)), "transformers")
     try:
-        engine.load(ignore, threading.Event()).result(120)
+        engine.load(ignore, threading.Event()).result(wait)
         yield engine
     finally:
         engine.close()

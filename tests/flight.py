@@ -103,8 +103,9 @@ class Flight:
             encoder._prepared.kept.clear()
         with self.backend.context():
             encoded = encoder.encode(request)
+            device = self.backend._loaded.device
             out = self.model.generate(
-                **encoded.inputs,
+                **{key: tensor.to(device) for key, tensor in encoded.inputs.items()},
                 max_new_tokens=self.backend._row(Ticket(request), None, encoded).limit,
                 do_sample=False,
                 return_dict_in_generate=True,
@@ -132,7 +133,7 @@ def stir(flight: Flight) -> None:
     """Untie and redraw the output head and enlarge the weights: random models repeat one word otherwise."""
     head = flight.model.get_output_embeddings()
     drawn = torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(5))
-    head.weight = torch.nn.Parameter(drawn)
+    head.weight = torch.nn.Parameter(drawn.to(head.weight.device))
     with torch.no_grad():
         for parameter in flight.model.parameters():
             if parameter.ndim >= 2 and parameter is not head.weight:
