@@ -304,7 +304,7 @@ def test_an_error_frees_the_tensors_of_its_batch(qwen, monkeypatch):
         held.append(weakref.ref(inputs["input_ids"]))
         raise RuntimeError("boom")
 
-    monkeypatch.setattr(model, "generate", broken)
+    monkeypatch.setattr(model, "forward", broken)
     failed = qwen.submit(about(noise(56, 56, seed=404)))
     assert "boom" in str(failed.result(20).error)
     del failed
@@ -347,7 +347,7 @@ def test_a_request_that_cannot_fit_alone_is_out_of_memory(qwen, monkeypatch):
     def full(**inputs: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(model_of(qwen), "generate", full)
+    monkeypatch.setattr(model_of(qwen), "forward", full)
     answer = qwen.submit(about(noise(56, 56, seed=405))).result(20)
     assert isinstance(answer.error, OutOfMemory)
     assert "out of memory" in str(answer.error)

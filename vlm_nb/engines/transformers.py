@@ -24,7 +24,7 @@ from .hf.constraint import Constraint, Grammars
 from .hf.decoding import TextStream
 from .hf.encoding import Encoded
 from .hf.opening import Loaded
-from .hf.preparing import Preparing, Task, thread_count
+from .hf.preparing import Preparing, Task, ready_bytes, thread_count
 from .hf.reuse import Reuse
 from .hf.sampling import Sampler
 from .hf.scheduler import Scheduler
@@ -85,8 +85,8 @@ class TransformersBackend:
         self._loaded, self.memory_report = loaded, loaded.memory
         refusal = gate.refusal(loaded.model) if self._spec.engine_args.get("in_flight", True) else "asked for"
         self._loop = self._static(refusal) if refusal else self._in_flight(progress, cancelled)
-        threads = 1 if self._spec.trust_remote_code else thread_count()  # such processors may keep state
-        self._preparing = Preparing(_encode(loaded), threads)
+        threads = 1 if self._spec.trust_remote_code else thread_count(loaded.device)  # those may keep state
+        self._preparing = Preparing(_encode(loaded), threads, ready_bytes(loaded.device))
         return loaded.info
 
     def _in_flight(self, progress: Callable[[Progress], None], cancelled: threading.Event) -> Scheduler:
@@ -193,7 +193,7 @@ class TransformersBackend:
             self._collect()
         if not loop.due and (len(preparing) or not loop.rows):
             return
-        with MODEL_GATE.running():
+        with MODEL_GATE.running(), devices.attention_kernels(self._need().device):
             loop.step()
         if isinstance(loop, Scheduler) and loop.refused:
             log.info("static batches from now on: %s", loop.refused)

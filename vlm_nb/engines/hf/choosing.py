@@ -24,4 +24,7 @@ def choose(rows: Sequence[Row], scores: torch.Tensor) -> list[tuple[int, float]]
         chosen[index] = row.sampler(own, scores[index : index + 1], count)[0]
     tokens = chosen.argmax(-1)
     logprobs = scores.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
-    return list(zip(tokens.tolist(), logprobs.tolist(), strict=True))
+    both = torch.stack(
+        [tokens.to(logprobs.dtype), logprobs]
+    ).tolist()  # one wait for a GPU; exact below 2**24
+    return [(int(token), logprob) for token, logprob in zip(*both, strict=True)]

@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...errors import OptionError
 
 BF16_CAPABILITY = (8, 0)
+NO_MEMORY = (
+    *("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory"),
+    *("cublas_status_alloc_failed", "cudnn_status_alloc_failed"),
+)
 
 
 def default_device() -> torch.device:
@@ -140,6 +145,8 @@ def release_memory() -> None:
     """Give unused device memory back to the system."""
     gc.collect()
     if torch.cuda.is_available():
+        with contextlib.suppress(AttributeError):  # tens of MiB, which torch counts as in use
+            torch._C._cuda_clearCublasWorkspaces()
         torch.cuda.empty_cache()
     if torch.backends.mps.is_available():
         torch.mps.empty_cache()
@@ -150,8 +157,19 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(error).lower()
-    hints = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
-    return isinstance(error, RuntimeError) and any(hint in text for hint in hints)
+    return isinstance(error, RuntimeError) and any(hint in text for hint in NO_MEMORY)
+
+
+def attention_kernels(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """On CUDA, sdpa without cuDNN's kernels: those are planned for every shape, and no two steps have one.
+
+    It is torch's setting for the whole process, put back on leaving.
+    """
+    if device.type != "cuda":
+        return contextlib.nullcontext()
+    kernels = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    chosen: contextlib.AbstractContextManager[Any] = sdpa_kernel(kernels)
+    return chosen
 
 
 def in_gib(size: float) -> str:

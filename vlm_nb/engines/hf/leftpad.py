@@ -18,6 +18,8 @@ from transformers.cache_utils import DynamicLayer
 from .room import RoomyLayer
 from .step import Span, Step, attending, cut, next_scores, query_size
 
+ALIGNED = 8
+
 
 @dataclass(slots=True)
 class Block:
@@ -154,10 +156,12 @@ class Block:
 def _added(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """``mask`` ([rows, columns]) as sdpa adds it to its scores, [rows, 1, 1, columns].
 
-    The model would make the same of it at every step, and sdpa again in every layer.
+    The model would make the same of it at every step, and sdpa again in every layer. It lies in whole groups
+    of columns: a GPU's kernel would copy it there.
     """
-    zeros = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
-    return zeros.masked_fill(mask == 0, -torch.inf)[:, None, None]
+    rows, columns = mask.shape
+    room = torch.zeros(rows, columns + -columns % ALIGNED, dtype=dtype, device=mask.device)
+    return room[:, :columns].masked_fill_(mask == 0, -torch.inf)[:, None, None]
 
 
 def takes_added_masks(model: Any, cache: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import transformers
 
+from . import windows
 from .batching import Row, collate
 from .leftpad import Block
 from .reuse import Reuse
@@ -22,6 +23,13 @@ def prefill(
 
     What ``reuse`` knows is not computed again. The scores are float, [rows, vocabulary].
     """
+    with windows.together(model):
+        return _prefill(model, rows, device, reuse)
+
+
+def _prefill(
+    model: Any, rows: Sequence[Row], device: torch.device, reuse: Reuse | None
+) -> tuple[Block, torch.Tensor]:
     if reuse is not None and reuse.serves(rows):
         return reuse.prefill(model, rows, device)
     pad, dtype = model.generation_config.pad_token_id, model.dtype

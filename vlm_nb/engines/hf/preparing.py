@@ -20,13 +20,23 @@ from .encoding import Encoded
 from .sampling import Sampler
 
 READY_BYTES = 128 * 2**20
+READY_FOR_A_GPU = 2**30  # of its 32 slots each may have a megapixel waiting
 CLOSE_SECONDS = 5.0
 PROCESSORS_FOR_TWO = 4
+MOST_FOR_A_GPU = 8
 
 
-def thread_count() -> int:
-    """Two threads where there are processors to spare, else one."""
-    return 2 if (os.cpu_count() or 1) >= PROCESSORS_FOR_TWO else 1
+def thread_count(device: torch.device) -> int:
+    """Two threads where there are processors to spare, else one; half of the processors for a GPU."""
+    processors = os.cpu_count() or 1
+    if device.type == "cuda":
+        return max(1, min(MOST_FOR_A_GPU, processors // 2))
+    return 2 if processors >= PROCESSORS_FOR_TWO else 1
+
+
+def ready_bytes(device: torch.device) -> int:
+    """How many bytes of tensors may wait for the model."""
+    return READY_FOR_A_GPU if device.type == "cuda" else READY_BYTES
 
 
 @dataclass(slots=True, eq=False)

@@ -144,11 +144,12 @@ class Reuse:
         starts = [same for _, same in known]
         rests = [row.length - start for row, start in zip(rows, starts, strict=True)]
         pad_id = model.generation_config.pad_token_id
-        inputs = collate(rows, pad_id, device, model.dtype, without=["pixel_values"])
-        positions, rest = _positions(model, inputs), max(rests)
+        # on the CPU: what a model makes positions of, it looks at value by value
+        inputs = collate(rows, pad_id, torch.device("cpu"), model.dtype, without=["pixel_values"])
+        positions, rest = _positions(model, inputs).to(device), max(rests)
         mask = torch.cat([_ends(starts, device), _ends(rests, device)], dim=1)
         out = model(
-            input_ids=inputs["input_ids"][:, -rest:],
+            input_ids=inputs["input_ids"][:, -rest:].to(device),
             attention_mask=mask,
             position_ids=positions[..., -rest:],
             past_key_values=_cache(model, known, device),
@@ -191,8 +192,7 @@ def _image_places(row: Row) -> torch.Tensor:
 
 def _positions(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """Positions of whole prompts, as ``generate`` would compute them without a cache."""
-    others = {key: value for key, value in inputs.items() if key != "pixel_values"}
-    found: torch.Tensor = model._prepare_position_ids_for_generation(inputs["input_ids"], others)
+    found: torch.Tensor = model._prepare_position_ids_for_generation(inputs["input_ids"], inputs)
     return found
 
 

@@ -20,12 +20,12 @@ from .compiling import Compiled
 from .leftpad import Block
 from .opening import Loaded
 from .prefill import prefill
+from .preparing import ready_bytes
 from .reuse import Reuse
 from .static import StaticLoop, fail, token_room, too_big
 
 log = logging.getLogger("vlm_nb")
 BUDGET = {"cuda": 8192, "mps": 2048, "cpu": 2048}
-WAITING_BYTES = 128 * 2**20
 
 
 class Scheduler:
@@ -49,6 +49,7 @@ class Scheduler:
         self._reuse = reuse
         self._compiled = compiled
         self._static = StaticLoop(loaded, 1)
+        self._most_waiting = ready_bytes(loaded.device)
         self._budget = BUDGET.get(loaded.device.type, BUDGET["cpu"])
         self._checked = False
 
@@ -64,7 +65,7 @@ class Scheduler:
     @property
     def full(self) -> bool:
         """Whether the tensors of waiting rows are as many bytes as they may be."""
-        return sum(row.encoded.nbytes for row in self.waiting) >= WAITING_BYTES
+        return sum(row.encoded.nbytes for row in self.waiting) >= self._most_waiting
 
     @property
     def due(self) -> bool:
