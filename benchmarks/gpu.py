@@ -5,13 +5,14 @@
     python benchmarks/gpu.py --shape tiny --device cpu           # does the script itself work?
 
 The folder is written once, its weights drawn on the GPU; loading finds it in the page cache. Answers have the
-lengths that were asked for. ``--no-cudnn`` keeps attention from cuDNN, which torch takes first on some GPUs
-and which plans every new shape. Random weights have few outliers: 8 bit is slower with real ones.
+lengths that were asked for. ``--cudnn`` lets attention use cuDNN's kernels, which the engine leaves out
+because they are planned for every new shape. Random weights have few outliers: 8 bit is slower with real ones.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import statistics
 import tempfile
@@ -204,7 +205,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--attention", help='attn_implementation, such as "flash_attention_2"')
-    parser.add_argument("--no-cudnn", action="store_true", help="keep attention from cuDNN")
+    parser.add_argument("--cudnn", action="store_true", help="attention may use cuDNN's kernels")
     parser.add_argument("--jpeg", action="store_true", help="a table of 12-megapixel files, too")
     parser.add_argument("--squeeze", type=float, metavar="SHARE", help="of the GPU's memory, 0 to 1")
     asked = parser.parse_args()
@@ -212,7 +213,8 @@ def main() -> None:
     if asked.device.type != "cuda" and asked.squeeze:
         raise SystemExit("--squeeze needs a GPU: a processor's memory has no such limit")
     warnings.simplefilter("ignore")
-    torch.backends.cuda.enable_cudnn_sdp(not asked.no_cudnn)
+    if asked.cudnn:
+        devices.attention_kernels = lambda device: contextlib.nullcontext()
     with tempfile.TemporaryDirectory() as place:
         measure(Path(place), asked)
     print(f"\n{machine(torch.get_num_threads())}, {os.cpu_count()} cores", flush=True)

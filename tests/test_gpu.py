@@ -12,11 +12,13 @@ import pytest
 import torch
 from engine_helpers import about, loaded, noise
 from engine_models import make_qwen
-from flight import Flight, assert_a_cancelled_row_leaves, assert_all_same, flying
+from flight import Flight, assert_a_cancelled_row_leaves, assert_all_same, flying, stir
 from test_compiling import DEMO, QUESTIONS, QWEN, about_scene, mixed
+from test_scheduler import of_family
+from tiny_models import make_tiny
 
 from vlm_nb.engines.base import Engine, generate
-from vlm_nb.engines.hf import devices
+from vlm_nb.engines.hf import devices, windows
 from vlm_nb.engines.hf.encoding import Encoded
 from vlm_nb.request import Completion, Request
 
@@ -79,6 +81,21 @@ def test_rows_that_join_and_leave_answer_as_single_requests_do(
         assert {1, 2, 3, 4} <= set(flight.widths)
         assert flight.loop.block is None
         assert flight.model.device.type == torch.device(GPU).type
+
+
+def test_windows_that_attend_together_answer_as_one_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``single`` goes through the model's own generate, window by window."""
+    made: list[int] = []
+    plain = windows._by_length
+    monkeypatch.setattr(windows, "_by_length", lambda *args: made.append(1) or plain(*args))
+    with in_flight(make_tiny("qwen2_5_vl", tmp_path / "qwen"), monkeypatch) as flight:
+        stir(flight)
+        requests = [of_family("qwen2_5_vl", n) for n in range(6)]
+        found = flight.run(requests)
+        assert made
+        assert_all_same(found, [flight.single(request) for request in requests])
 
 
 @pytest.mark.timeout(600)
