@@ -6,7 +6,8 @@
 
 The folder is written once, its weights drawn on the GPU; loading finds it in the page cache. Answers have the
 lengths that were asked for. ``--cudnn`` lets attention use cuDNN's kernels, which the engine leaves out
-because they are planned for every new shape. Random weights have few outliers: 8 bit is slower with real ones.
+because they are planned for every new shape. Random weights have few outliers; with real ones 8 bit
+is slower.
 """
 
 from __future__ import annotations
