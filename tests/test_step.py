@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import random
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -94,3 +96,18 @@ def test_attention_is_the_same_however_rows_are_cut() -> None:
 
 def test_heads_of_their_own() -> None:
     attended([3, 0], ((0, 2, 0),), heads=2)
+
+
+def test_the_package_may_be_imported_again() -> None:
+    """As autoreload does, or a test that takes modules out of ``sys.modules``."""
+    script = (
+        "import importlib, sys\n"
+        "from vlm_nb.engines.hf import packed, step\n"
+        "importlib.reload(step)\n"
+        "for name in [name for name in sys.modules if name.startswith('vlm_nb')]:\n"
+        "    del sys.modules[name]\n"
+        "from vlm_nb.engines.hf import packed, step as again\n"
+        "print(again is not step)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr

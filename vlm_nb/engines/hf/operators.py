@@ -21,8 +21,10 @@ def define(schema: str, run: Callable[..., torch.Tensor], shape: Callable[..., t
     ``shape`` returns an empty tensor like it, for tracing. Arguments come as they lie in memory: a graph
     makes no copies to have them contiguous.
     """
-    name = schema.partition("(")[0]
-    _library.define(schema, tags=(torch.Tag.flexible_layout,))
+    name, arguments = schema.split("(", 1)
+    while hasattr(getattr(torch.ops, NAMESPACE), name):  # the package was imported a second time
+        name += "_again"
+    _library.define(f"{name}({arguments}", tags=(torch.Tag.flexible_layout,))
     _library.impl(name, run, "CompositeExplicitAutograd")
     torch.library.register_fake(f"{NAMESPACE}::{name}", shape, lib=_library)
     return getattr(getattr(torch.ops, NAMESPACE), name).default
