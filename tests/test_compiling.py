@@ -29,6 +29,7 @@ from vlm_nb import demo
 from vlm_nb.engines.base import Progress
 from vlm_nb.engines.hf import compiling, gate
 from vlm_nb.engines.hf.leftpad import Block
+from vlm_nb.engines.hf.room import RoomyLayer
 from vlm_nb.engines.spec import LoadSpec
 from vlm_nb.engines.transformers import TransformersBackend
 from vlm_nb.errors import Cancelled, OptionError
@@ -273,6 +274,28 @@ def test_a_step_that_fails_later_is_the_last_compiled_one(
         assert_all_same(flight.run(requests), [flight.single(request) for request in requests])
         assert flight.backend._loaded.info.details["compile"].startswith("no: a compiled step failed")
     assert len([record for record in caplog.records if record.name == "vlm_nb"]) == 1
+
+
+def test_a_step_that_fails_half_way_is_taken_again_without_its_graph(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some layers have the new column then, and must give it back."""
+    only_trace(monkeypatch)
+    with flying(folder, monkeypatch, compile=True) as flight:
+        assert flight.loop._compiled.refused is None
+        requests = [about_scene(n, 56 + 28 * n, max_new_tokens=12) for n in range(3)]
+        expected = [flight.single(request) for request in requests]
+        plain, calls = RoomyLayer.update, []
+
+        def update(self: Any, *args: Any, **options: Any) -> Any:
+            calls.append(1)
+            if len(calls) == 8:
+                raise RuntimeError("planted")
+            return plain(self, *args, **options)
+
+        monkeypatch.setattr(RoomyLayer, "update", update)
+        assert_all_same(flight.run(requests), expected)
+        assert "planted" in flight.backend._loaded.info.details["compile"]
 
 
 def test_nothing_is_compiled_while_rows_wait(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -371,3 +371,24 @@ def test_a_torchvision_that_cannot_be_imported_counts_as_absent(original, tmp_pa
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=here, check=False
     )
     assert done.stdout.strip() == "fine", done.stderr[-2000:]
+
+
+def test_cudnn_s_attention_is_left_out_while_any_engine_steps() -> None:
+    """Torch has one setting for the process, and engines step in and out as they like."""
+    settings: Any = torch.backends.cuda
+    before, gpu = settings.cudnn_sdp_enabled(), torch.device("cuda")
+    try:
+        for at_first in (True, False):
+            settings.enable_cudnn_sdp(at_first)
+            first, second = devices.attention_kernels(gpu), devices.attention_kernels(gpu)
+            for enter in (first, second):
+                enter.__enter__()
+                assert not settings.cudnn_sdp_enabled()
+            first.__exit__(None, None, None)
+            assert not settings.cudnn_sdp_enabled()
+            second.__exit__(None, None, None)
+            assert settings.cudnn_sdp_enabled() == at_first
+        with devices.attention_kernels(torch.device("cpu")):
+            assert settings.cudnn_sdp_enabled() is False
+    finally:
+        settings.enable_cudnn_sdp(before)

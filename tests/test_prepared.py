@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +17,8 @@ from flight import Flight, flying
 from test_scheduler import of_family
 from tiny_models import make_tiny
 
+from vlm_nb.engines.hf import scheduler
+from vlm_nb.engines.hf.patches import PatchConv3d
 from vlm_nb.engines.hf.prepared import PreparedImages
 from vlm_nb.request import Request
 
@@ -92,6 +96,13 @@ def test_failures_are_not_kept_and_bytes_are_bounded() -> None:
         assert prepared.kept.bytes == 96
 
 
+def test_a_processor_with_it_is_copied_and_pickled_as_without() -> None:
+    prepared = PreparedImages(Counting())
+    for copied in (copy.deepcopy(prepared), pickle.loads(pickle.dumps(prepared))):
+        assert type(copied) is Counting
+        assert copied is not prepared._inner
+
+
 # In a model ------------------------------------------------------------------------------------------------
 
 
@@ -128,6 +139,28 @@ def test_content_decides(flight: Flight, monkeypatch: pytest.MonkeyPatch) -> Non
     other = encoded(flight, about(noise(56, 84, seed=2), question="what?"))
     assert len(calls) == 2
     assert not torch.equal(first["pixel_values"], other["pixel_values"])
+
+
+def test_memory_that_ran_out_is_given_back(flight: Flight, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, failed, plain = flight.backend._loaded.encoder._prepared.kept, [], scheduler.prefill
+    flight.run([about(noise(56, 56, seed=n), max_new_tokens=2) for n in range(3)])
+    assert len(kept) >= 3
+
+    def short(*args: Any) -> Any:
+        if not failed:
+            failed.append(len(kept))
+            raise torch.OutOfMemoryError("planted")
+        return plain(*args)
+
+    monkeypatch.setattr(scheduler, "prefill", short)
+    [answer] = flight.run([about(noise(56, 84, seed=8), max_new_tokens=2)])
+    assert answer.completion.error is None
+    assert failed
+    assert len(kept) == 0
+
+
+def test_a_loaded_model_embeds_patches_by_products(flight: Flight) -> None:
+    assert any(type(part) is PatchConv3d for part in flight.model.modules())
 
 
 def test_threads_get_their_own_images(flight: Flight) -> None:

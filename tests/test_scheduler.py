@@ -19,7 +19,7 @@ from tiny_models import make_tiny
 from torch.nn.functional import pad
 
 from vlm_nb import demo
-from vlm_nb.engines.hf import gate, scheduler
+from vlm_nb.engines.hf import gate, scheduler, step
 from vlm_nb.engines.hf.leftpad import Block
 from vlm_nb.request import GenerationConfig, ImageRef, Message, Request
 
@@ -34,6 +34,8 @@ def qwen_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def qwen(qwen_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flight]:
+    """Rows of a model as small as this attend in several spans only if a call is said to cost little."""
+    monkeypatch.setattr(step, "CALL", 64)
     with flying(qwen_folder, monkeypatch, max_batch_size=3) as flight:
         stir(flight)
         yield flight
@@ -53,13 +55,15 @@ def mixed(count: int = 8) -> list[Request]:
 # Equal to single answers ------------------------------------------------------------------------------------
 
 
-def test_rows_that_join_and_leave_answer_as_single_requests_do(qwen):
-    requests = mixed(10)
+def test_rows_that_join_and_leave_answer_as_single_requests_do(qwen, monkeypatch):
+    requests, spans, plain = mixed(10), set(), Block.spans
+    monkeypatch.setattr(Block, "spans", lambda self, model: spans.add(plain(self, model)) or self.own)
     expected = [qwen.single(request) for request in requests]
     assert_all_same(qwen.run(requests), expected)
     assert len({tuple(answer.tokens) for answer in expected}) >= len(requests) - 2
     assert max(qwen.widths) == 4, "three slots, and one for an interactive row"
     assert qwen.loop.block is None
+    assert {1, 2, 3} <= {len(one) for one in spans}
 
 
 def test_the_longest_row_joins_late_and_the_longest_row_leaves_first(qwen):

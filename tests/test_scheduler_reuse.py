@@ -14,7 +14,7 @@ from engine_models import make_qwen
 from flight import Answer, Flight, assert_all_same, flying, stir
 from tiny_models import make_tiny
 
-from vlm_nb.engines.hf import encoding, gate, reuse
+from vlm_nb.engines.hf import encoding, gate, reuse, scheduler
 from vlm_nb.engines.hf.kept import Kept
 from vlm_nb.engines.hf.reuse import Reuse
 from vlm_nb.request import GenerationConfig, ImageRef, Message, Request
@@ -71,6 +71,22 @@ def test_further_questions_on_an_image_begin_after_it(qwen):
             "<|im_end|>\n<|im_start|>assistant\n"
         )
         assert cached(answers)[n] > answers[n].completion.usage.image_tokens
+
+
+def test_known_and_new_images_are_prefilled_together(qwen, monkeypatch):
+    """What of the known one lies in the window of the new tokens must not count as an image there."""
+    known, new = noise(112, 112, seed=1), noise(112, 112, seed=2)
+    qwen.run([about(known, question="Q" * 5)])
+    groups, plain = [], scheduler.prefill
+
+    def watched(model: Any, rows: Any, *args: Any) -> Any:
+        groups.append([reuse_of(qwen).known(row) for row in rows])
+        return plain(model, rows, *args)
+
+    monkeypatch.setattr(scheduler, "prefill", watched)
+    check(qwen, [about(known, question="X" * 30), about(new, question="yz" * 8)])
+    assert len(groups) == 1
+    assert sorted(map(bool, groups[0])) == [False, True]
 
 
 def test_the_vision_tower_runs_once_for_an_image(qwen, monkeypatch):

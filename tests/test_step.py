@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import LlavaConfig, LlavaForConditionalGeneration
 from transformers.cache_utils import DynamicLayer
 
-from vlm_nb.engines.hf import step
+from vlm_nb.engines.hf import gate, step
+from vlm_nb.engines.hf.prefill import first_tokens
 from vlm_nb.engines.hf.room import RoomyLayer
 from vlm_nb.engines.hf.step import Span, Step, cut
 
@@ -94,6 +96,62 @@ def test_attention_is_the_same_however_rows_are_cut() -> None:
         torch.testing.assert_close(attended(starts, spans), whole)
 
 
+TEXT = {
+    "vocab_size": 100, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 256,
+    "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2, "sliding_window": None,
+}  # fmt: skip
+VISION = {
+    "model_type": "clip_vision_model", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "image_size": 56, "patch_size": 14,
+}  # fmt: skip
+
+
+def llava_of(kind: str) -> Any:
+    """A LLaVA whose language model is of type ``kind``."""
+    config = LlavaConfig(text_config={"model_type": kind, **TEXT}, vision_config=VISION, image_token_index=99)
+    torch.manual_seed(0)
+    model = LlavaForConditionalGeneration(config).eval()
+    model.generation_config.pad_token_id = 0
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim >= 2:
+                parameter.mul_(4)
+    return model
+
+
+@pytest.mark.parametrize("kind", sorted(kind for kind in gate.STEPPED if not kind.endswith("_text")))
+def test_language_models_step_as_they_do_by_themselves(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of Qwen-VL and GLM-4V are tested with their families (test_scheduler)."""
+    monkeypatch.setattr(step, "CALL", 1)
+    model = llava_of(kind)
+    assert gate.refusal(model) is None
+    ids = torch.tensor([[0, 0, 0, 5, 6, 7, 8, 9], [11, 12, 13, 4, 5, 6, 7, 8]])
+    mask, tokens = (ids != 0).long(), torch.tensor([[21], [22]])
+    with torch.inference_mode():
+        block, _ = first_tokens(model, {"input_ids": ids, "attention_mask": mask})
+        assert gate.unexpected(block.cache, block.width) is None
+        for _ in range(3):
+            found = block.decode(model, tokens)
+            assert len(block.own or ()) == 2
+            ids, mask = torch.cat([ids, tokens], 1), torch.cat([mask, torch.ones_like(tokens)], 1)
+            positions = (mask.cumsum(1) - 1).clamp(min=0)
+            whole = model(input_ids=ids, attention_mask=mask, position_ids=positions).logits[:, -1]
+            torch.testing.assert_close(found, whole, atol=1e-3, rtol=1e-3)
+            tokens = found.argmax(-1, keepdim=True)
+    assert step._running.step is None, "the cache must not outlive its rows"
+
+
+@pytest.mark.parametrize("kind", ["jetmoe", "diffllama"])
+def test_language_models_that_are_not_known_keep_their_own_cache(kind: str) -> None:
+    model = llava_of(kind)
+    ids = torch.tensor([[0, 0, 5, 6], [11, 12, 13, 4]])
+    with torch.inference_mode():
+        block, _ = first_tokens(model, {"input_ids": ids, "attention_mask": (ids != 0).long()})
+        assert block.decode(model, torch.tensor([[21], [22]])).isfinite().all()
+    assert block.own == ()
+
+
 def test_heads_of_their_own() -> None:
     attended([3, 0], ((0, 2, 0),), heads=2)
 
@@ -103,7 +161,9 @@ def test_the_package_may_be_imported_again() -> None:
     script = (
         "import importlib, sys\n"
         "from vlm_nb.engines.hf import packed, step\n"
-        "importlib.reload(step)\n"
+        "from vlm_nb.engines.hf import operators\n"
+        "for module in (step, operators, packed, step):\n"
+        "    importlib.reload(module)\n"
         "for name in [name for name in sys.modules if name.startswith('vlm_nb')]:\n"
         "    del sys.modules[name]\n"
         "from vlm_nb.engines.hf import packed, step as again\n"

@@ -8,11 +8,11 @@ import gc
 import importlib
 import os
 import platform
+import threading
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...errors import OptionError
 
@@ -146,8 +146,6 @@ def release_memory() -> None:
     """Give unused device memory back to the system."""
     gc.collect()
     if torch.cuda.is_available():
-        with contextlib.suppress(AttributeError):  # tens of MiB, which torch counts as in use
-            torch._C._cuda_clearCublasWorkspaces()
         torch.cuda.empty_cache()
     if torch.backends.mps.is_available():
         torch.mps.empty_cache()
@@ -163,16 +161,38 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(hint in text for hint in NO_MEMORY)
 
 
-def attention_kernels(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+class _WithoutCuDNN:
+    """Leaves cuDNN's attention out while anybody is inside: torch has one setting for the whole process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                settings: Any = torch.backends.cuda
+                self._before = settings.cudnn_sdp_enabled()
+                settings.enable_cudnn_sdp(False)
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                torch.backends.cuda.enable_cudnn_sdp(self._before)
+
+
+_without_cudnn = _WithoutCuDNN()
+
+
+def attention_kernels(device: torch.device) -> contextlib.AbstractContextManager[None]:
     """On CUDA, sdpa without cuDNN's kernels: those are planned for every shape, and no two steps have one.
 
-    It is torch's setting for the whole process, put back on leaving.
+    What torch was set to before holds again once no engine is inside.
     """
-    if device.type != "cuda":
-        return contextlib.nullcontext()
-    kernels = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-    chosen: contextlib.AbstractContextManager[Any] = sdpa_kernel(kernels)
-    return chosen
+    return _without_cudnn if device.type == "cuda" else contextlib.nullcontext()
 
 
 def in_gib(size: float) -> str:

@@ -76,6 +76,13 @@ class Encoder:
         self.image_token = _image_token(processor, config)
         self._call = inspect.signature(type(processor).__call__).parameters
 
+    def forget(self) -> bool:
+        """Give up images that are kept prepared; whether there were any."""
+        held = self._prepared is not None and self._prepared.kept.bytes > 0
+        if self._prepared is not None:
+            self._prepared.forget()
+        return held
+
     def encode(self, request: Request) -> Encoded:
         """Raises GenerationError, ContextTooLong or CapabilityError for a request that cannot be used."""
         order = _image_order(request)

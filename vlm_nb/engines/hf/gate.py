@@ -24,6 +24,26 @@ IN_FLIGHT = frozenset(
 PREFIX = frozenset({"qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava"})
 """Of those, the causal ones whose prompts may begin with keys and values that are known already."""
 
+STEPPED = frozenset(
+    {
+        *("qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text", "qwen3_vl_moe_text", "glm4v_text"),
+        *(
+            "qwen2",
+            "qwen3",
+            "qwen3_moe",
+            "llama",
+            "mistral",
+            "mixtral",
+            "phi3",
+            "gemma",
+            "granite",
+            "smollm3",
+        ),
+    }
+)
+"""Language models that cache the very keys and values with which they attend, and so may take ``step``'s
+cache in place of their own (``tests/test_step.py``)."""
+
 FEATURES = PREFIX | {"glm4v"}
 """Those that take features of images in place of pixels, one after the other."""
 

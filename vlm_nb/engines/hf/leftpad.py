@@ -15,6 +15,7 @@ import torch
 from torch.nn.functional import pad
 from transformers.cache_utils import DynamicLayer
 
+from . import gate
 from .room import RoomyLayer
 from .step import Span, Step, attending, cut, next_scores, query_size
 
@@ -165,10 +166,11 @@ def _added(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def takes_added_masks(model: Any, cache: Any) -> bool:
-    """Whether all layers attend through sdpa to all columns, so that one mask added to the scores serves."""
-    config = getattr(model, "config", None)
-    known = getattr(config, "_attn_implementation", None) == "sdpa"
-    return known and all(type(layer) is RoomyLayer for layer in cache.layers)
+    """Whether all layers attend through sdpa to all columns, in a way that is known here: ``step`` serves."""
+    config = model.config
+    known = config.get_text_config(decoder=True).model_type in gate.STEPPED
+    through_sdpa = known and config._attn_implementation == "sdpa"
+    return through_sdpa and all(type(layer) is RoomyLayer for layer in cache.layers)
 
 
 def _resize(layer: Any, width: int) -> None:

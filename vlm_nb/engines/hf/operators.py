@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 NAMESPACE = "vlm_nb"
-_library: Any = torch.library.Library(NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]
+# Kept when this module is loaded again: operators end with the library that defined them.
+_library: Any = globals().get("_library") or torch.library.Library(NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
 def define(schema: str, run: Callable[..., torch.Tensor], shape: Callable[..., torch.Tensor]) -> Any:

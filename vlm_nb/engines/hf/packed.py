@@ -25,7 +25,8 @@ SHARE = 0.5
 class PackedLinear(nn.Linear):
     """A linear layer with a packed copy of its weight.
 
-    The plain weight stays: others may read, train or replace it. Once it has changed it is used itself again.
+    The plain weight stays: others may read, train or replace it. Once it has changed it is used itself again;
+    torch does not count changes in place of ``weight.data``.
     """
 
     packed: Tensor
@@ -60,7 +61,15 @@ _by_weight: weakref.WeakValueDictionary[int, PackedLinear] = weakref.WeakValueDi
 
 def _product(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     layer = _by_weight.get(weight.data_ptr())
-    return linear(states, weight, bias) if layer is None else layer.product(states)
+    its = layer is not None and _same(layer.weight, weight) and _same(layer.bias, bias)
+    return layer.product(states) if layer is not None and its else linear(states, weight, bias)
+
+
+def _same(own: Tensor | None, given: Tensor | None) -> bool:
+    """Whether a graph was given what the layer has now."""
+    if own is None or given is None:
+        return own is given
+    return own.data_ptr() == given.data_ptr()
 
 
 def _shape(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -91,7 +100,9 @@ def pack(model: nn.Module, free: int | None) -> int:
 
 
 def _worth_it(weight: Tensor, kinds: tuple[torch.dtype, ...]) -> bool:
-    return weight.device.type == "cpu" and weight.dtype in kinds and weight.numel() >= SMALLEST[weight.dtype]
+    plain = type(weight) in (nn.Parameter, Tensor) and not weight.is_inference()
+    there = weight.device.type == "cpu" and weight.dtype in kinds
+    return plain and there and weight.numel() >= SMALLEST[weight.dtype]
 
 
 def types() -> tuple[torch.dtype, ...]:

@@ -36,6 +36,12 @@ class PreparedImages:
             raise AttributeError(name)
         return getattr(self._inner, name)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return copy.deepcopy(self._inner, memo)
+
+    def __reduce__(self) -> Any:
+        return _itself, (self._inner,)
+
     @contextlib.contextmanager
     def knowing(self, images: Sequence[Any], keys: Sequence[str]) -> Iterator[None]:
         """In this thread ``images`` have these ``keys``: hashes of their pixels."""
@@ -58,10 +64,19 @@ class PreparedImages:
                 self.kept.put(key, found, _size(found))
         return copy.copy(found)  # processors take things out of it
 
+    def forget(self) -> None:
+        """Keep nothing of what was prepared so far."""
+        with self._lock:
+            self.kept.clear()
+
     def _key(self, images: Any, options: Mapping[str, Any]) -> str | None:
         known = getattr(self._names, "known", {})
         names = [known.get(id(image)) for image in _flat(images)]
         return None if not names or None in names else repr((names, sorted(options.items())))
+
+
+def _itself(inner: Any) -> Any:
+    return inner
 
 
 def _flat(images: Any) -> list[Any]:

@@ -148,8 +148,10 @@ class Reuse:
         inputs = collate(rows, pad_id, torch.device("cpu"), model.dtype, without=["pixel_values"])
         positions, rest = _positions(model, inputs).to(device), max(rests)
         mask = torch.cat([_ends(starts, device), _ends(rests, device)], dim=1)
+        ids = inputs["input_ids"][:, -rest:].to(device)
         out = model(
-            input_ids=inputs["input_ids"][:, -rest:].to(device),
+            # a short rest's window begins within what is known: tokens of images there must not count
+            input_ids=ids.masked_fill(mask[:, -rest:] == 0, pad_id),
             attention_mask=mask,
             position_ids=positions[..., -rest:],
             past_key_values=_cache(model, known, device),

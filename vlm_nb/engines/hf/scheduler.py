@@ -258,6 +258,7 @@ class Scheduler:
     def _free(self) -> bool:
         """Give up what is kept for reuse; whether there was anything."""
         freed = self._reuse is not None and self._reuse.clear()
+        freed = (self._loaded.device.type == "cpu" and self._loaded.encoder.forget()) or freed
         devices.release_memory()
         return freed
 

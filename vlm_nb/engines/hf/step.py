@@ -168,12 +168,13 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float)
     """[rows, shared heads, heads that share, size]; the layer has the new column afterwards."""
     step: Step = _running.step
     keys, values = step.layers[layer].update(key, value)
+    mask = step.mask if step.mask.device == query.device else step.mask.to(query.device)  # spread over GPUs
     parts = [
         scaled_dot_product_attention(
             query[begin:end],
             keys[begin:end, :, first:],
             values[begin:end, :, first:],
-            attn_mask=step.mask[begin:end, :, :, first:],
+            attn_mask=mask[begin:end, :, :, first:],
             scale=scale,
         )
         for begin, end, first in step.spans
