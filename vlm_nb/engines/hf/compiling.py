@@ -88,7 +88,7 @@ class Compiled:
         """Decode a sample of so many rows; raises Unfit where the scores are not the model's own."""
         blocks = [_sample(self._model, rows, columns) for _ in range(2)]
         if not takes_added_masks(self._model, blocks[0].cache):
-            raise Unfit("only models with full attention through sdpa are compiled")
+            raise Unfit("only known language models with full attention through sdpa are compiled")
         tokens = torch.full((rows, 1), 1, device=blocks[0].mask.device)
         expected = blocks[0].decode(self._model, tokens)
         found = self.run(blocks[1], tokens, opened=opened)
