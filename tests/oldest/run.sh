@@ -10,6 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1
 # What touches other packages most: loading, generating, quantising, schemas, magics, tables, files, widget, server.
 PART=(
   test_architecture test_public_names test_config test_sources_load test_display_html test_display_overlay
+  test_step test_packed test_windows test_prepared test_compiling test_scheduler test_scheduler_reuse
   test_demo_model test_chat test_schema test_structured test_quantization test_engine_families test_engine_openai
   test_magics_asking test_magics_values test_completion test_accessor test_batch test_export test_explorer
 )

@@ -81,6 +81,7 @@ class Compiled:
         positions = block.positions.clone(memory_format=torch.contiguous_format)
         if opened:
             leave_open(tokens, positions)
+        _forget_prompt(self._model)
         with block.stepping(self._model):
             return self._compiled_step()(tokens, positions)
 
@@ -137,6 +138,17 @@ def _reason(error: BaseException) -> str:
         error = inner
     said = first_line(error)
     return said if isinstance(error, Unfit) else f"{type(error).__name__}: {said}"
+
+
+def _forget_prompt(model: Any) -> None:
+    """Drop what Qwen's models note of the last prompt, a number for each of its rows.
+
+    Before transformers 5.23 a step looks at it, so that its graph would serve that many rows only. Positions
+    come from outside.
+    """
+    inner: Any = getattr(model, "model", None)
+    if getattr(inner, "rope_deltas", None) is not None:
+        inner.rope_deltas = None
 
 
 def _sample(model: Any, rows: int, columns: int) -> Block:
