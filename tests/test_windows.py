@@ -66,7 +66,7 @@ def test_families_answer_as_with_one_window_at_a_time(
         found = flight.run(requests)
         assert calls
         assert_all_same(found, [flight.single(request) for request in requests])
-        names = {config._attn_implementation for config in windows._tower_configs(flight.model)}
+        names = {config._attn_implementation for config in windows._way.configs(flight.model)}
         assert names == {"sdpa"}
 
 

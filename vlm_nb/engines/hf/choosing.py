@@ -24,7 +24,6 @@ def choose(rows: Sequence[Row], scores: torch.Tensor) -> list[tuple[int, float]]
         chosen[index] = row.sampler(own, scores[index : index + 1], count)[0]
     tokens = chosen.argmax(-1)
     logprobs = scores.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
-    both = torch.stack(
-        [tokens.to(logprobs.dtype), logprobs]
-    ).tolist()  # one wait for a GPU; exact below 2**24
+    # together: one wait for a GPU. Numbers of tokens below 2**24 are exact
+    both = torch.stack([tokens.to(logprobs.dtype), logprobs]).tolist()
     return [(int(token), logprob) for token, logprob in zip(*both, strict=True)]

@@ -82,6 +82,7 @@ class Compiled:
         if opened:
             leave_open(tokens, positions)
         _forget_prompt(self._model)
+        block.make_room()
         with block.stepping(self._model):
             return self._compiled_step()(tokens, positions)
 

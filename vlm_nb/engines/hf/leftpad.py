@@ -63,8 +63,7 @@ class Block:
 
     @contextlib.contextmanager
     def stepping(self, model: Any) -> Iterator[None]:
-        """For one call of ``next_scores``, which then takes the block on by a column."""
-        self.make_room()
+        """For one call of ``next_scores``, which takes the block on by a column; there must be room."""
         mask, spans = self._widened(), self.spans(model) or ((0, len(self.mask), 0),)
         with attending(model, Step(self.cache.layers, _added(mask, model.dtype), spans)):
             yield

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,9 +25,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers.cache_utils import Cache, DynamicLayer
 
 from . import operators
+from .ways import Way
 
 Stock: Any = DynamicLayer
-NAME = "vlm_nb_decode"
 CALL = 1 << 16
 """What a call of sdpa costs on a CPU beside its sums, in elements of queries times columns: 15 µs, where a
 column of a row takes 0.04 to 0.16 µs with 128 to 640 elements."""
@@ -49,7 +48,6 @@ class Step:
 
 
 _running = threading.local()  # the step that this thread is at
-_configs: weakref.WeakKeyDictionary[Any, list[Any]] = weakref.WeakKeyDictionary()
 
 
 def cut(starts: Sequence[int], width: int, size: int) -> tuple[Span, ...]:
@@ -122,31 +120,16 @@ class _Column(Stock):  # type: ignore[misc]
 @contextlib.contextmanager
 def attending(model: Any, step: Step) -> Iterator[None]:
     """Let the layers of the language model attend by ``attend``."""
-    found = _text_configs(model)
-    before = [config._attn_implementation for config in found]
     try:
         _running.step = step
-        for config in found:
-            config._attn_implementation = NAME
-        yield
+        with _way.taken(model):
+            yield
     finally:
         _running.step = None
-        for config, name in zip(found, before, strict=True):
-            config._attn_implementation = name
 
 
-def _text_configs(model: Any) -> list[Any]:
-    """The configurations from which the language model's layers read how to attend; makes the way known."""
-    known = _configs.get(model)
-    if known is None:
-        from transformers import AttentionInterface  # imports torchvision: broken ones are hidden by now
-
-        AttentionInterface.register(NAME, attend)
-        layers = [part for part in model.modules() if hasattr(part, "layer_idx") and hasattr(part, "config")]
-        found = {id(layer.config): layer.config for layer in layers}
-        known = [config for config in found.values() if not getattr(config, "sub_configs", None)]
-        _configs[model] = known
-    return known
+def _of_text(layer: Any) -> bool:
+    return hasattr(layer, "layer_idx") and not getattr(layer.config, "sub_configs", None)
 
 
 def attend(
@@ -189,3 +172,4 @@ def _shape(query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float) 
 _node = operators.define(
     "attend(Tensor query, Tensor key, Tensor value, int layer, float scale) -> Tensor", _attend, _shape
 )
+_way = Way("vlm_nb_decode", attend, _of_text)

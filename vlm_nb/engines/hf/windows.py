@@ -12,7 +12,6 @@ import contextlib
 import inspect
 import itertools
 import threading
-import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,46 +19,32 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-NAME = "vlm_nb_windows_as_flash"
+from .ways import Way
+
 DEVICES = frozenset({"cuda"})
 Group = tuple[int, Tensor | None]
 """A length, and the places of all windows of it, [windows × length]; None if those are all places."""
 
 _seen = threading.local()  # groups by the tensor of ends, for one pass through a tower
-_configs: weakref.WeakKeyDictionary[Any, list[Any]] = weakref.WeakKeyDictionary()
 
 
 @contextlib.contextmanager
 def together(model: Any) -> Iterator[None]:
     """Let the vision tower of ``model`` attend by ``attend`` where it would use sdpa window by window."""
-    served = _tower_configs(model) if model.device.type in DEVICES else []
-    found = [config for config in served if config._attn_implementation == "sdpa"]
+    if model.device.type not in DEVICES:
+        yield
+        return
     try:
         _seen.groups = {}
-        for config in found:
-            config._attn_implementation = NAME
-        yield
+        with _way.taken(model, instead_of="sdpa"):
+            yield
     finally:
         _seen.groups = {}
-        for config in found:
-            config._attn_implementation = "sdpa"
 
 
-def _tower_configs(model: Any) -> list[Any]:
-    """The configurations of layers that are told where windows end; makes the way known."""
-    known = _configs.get(model)
-    if known is None:
-        from transformers import AttentionInterface  # imports torchvision: broken ones are hidden by now
-
-        AttentionInterface.register(NAME, attend)
-        layers = [part for part in model.modules() if _takes_ends(type(part)) and hasattr(part, "config")]
-        known = list({id(layer.config): layer.config for layer in layers}.values())
-        _configs[model] = known
-    return known
-
-
-def _takes_ends(kind: type) -> bool:
-    return "cu_seqlens" in inspect.signature(kind.forward).parameters  # type: ignore[attr-defined]
+def _takes_ends(layer: Any) -> bool:
+    """Whether the layer is told where windows end."""
+    return "cu_seqlens" in inspect.signature(type(layer).forward).parameters
 
 
 def attend(
@@ -110,3 +95,6 @@ def _by_length(ends: list[int], device: torch.device) -> list[Group]:
         for length, begins in starts.items()
     }
     return [(length, found.flatten()) for length, found in places.items()]
+
+
+_way = Way("vlm_nb_windows_as_flash", attend, _takes_ends)
