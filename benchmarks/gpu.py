@@ -82,8 +82,9 @@ def facts(engine: Engine) -> Iterator[Result]:
     info = engine.info
     yield "weights, estimated", f"{in_gib(info.memory)}, {in_gib(info.details['estimated bytes'])}", ""
     yield "attention, loop", f"{info.details['attention']}, {info.details['loop']}", ""
-    if "compile" in info.details:
-        yield "compile", info.details["compile"], ""
+    for made in ("compile", "CUDA graphs"):
+        if made in info.details:
+            yield made, info.details[made], ""
 
 
 def a_request_alone(engine: Engine, speed: float) -> Iterator[Result]:

@@ -20,6 +20,7 @@ from tiny_models import make_tiny
 from vlm_nb.engines.base import Engine, generate
 from vlm_nb.engines.hf import devices, windows
 from vlm_nb.engines.hf.encoding import Encoded
+from vlm_nb.engines.hf.lane import Lane
 from vlm_nb.request import Completion, Request
 
 # What other packages warn of on a GPU is not known here, and no failure.
@@ -109,6 +110,30 @@ def test_two_graphs_answer_as_single_requests_do(folder: str, monkeypatch: pytes
         made = flight.loop._compiled
         assert made is not None
         assert (made.refused, made.graphs) == (None, 2)
+
+
+@pytest.mark.timeout(600)
+@MODELS
+def test_a_row_alone_is_played_back_and_answers_as_it_does_without(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It outgrows two recordings, and others join it and leave."""
+    with in_flight(folder, monkeypatch, compile=True) as flight:
+        assert flight.backend._loaded.info.details["CUDA graphs"].startswith("a row alone, up to ")
+        monkeypatch.setattr(flight.backend._loaded, "eos", frozenset())
+        monkeypatch.setattr(flight.model.generation_config, "eos_token_id", None)
+        played: list[int] = []
+        plain = Lane.decode
+        monkeypatch.setattr(
+            Lane, "decode", lambda self, block, *args: played.append(block.width) or plain(self, block, *args)
+        )
+        first = about_scene(0, 84, max_new_tokens=600, cut_repeats=False)
+        others = [about_scene(n, 84, QUESTIONS[n], max_new_tokens=6) for n in (1, 2)]
+        found = flight.run([first], late={8: others[0], 30: others[1]})
+        assert_all_same(found, [flight.single(request) for request in (first, *others)])
+        assert len(played) > 500
+        assert max(played) > 512
+        assert flight.loop._compiled.refused is None
 
 
 def test_a_cancelled_row_leaves_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +237,7 @@ def test_a_quantised_model_is_compiled_or_says_why_not(wide: Path, way: str) -> 
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
     with on_gpu(wide, dtype="bfloat16", quantization=way, compile=True, wait=500) as engine:
         said = engine.info.details["compile"]
-        print(f"{way}: {said}")
+        print(f"{way}: {said}; CUDA graphs: {engine.info.details.get('CUDA graphs')}")
         assert said.startswith("2 graphs" if engine.capabilities.compiled else "no: ")
         answers(engine, [about(noise(84, 56, seed=n), max_new_tokens=8) for n in range(6)])
 

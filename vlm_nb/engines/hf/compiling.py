@@ -2,8 +2,7 @@
 
 Rows and columns are sizes that the graphs leave open, so that rows join, leave and grow without another
 compilation. A graph writes the new column in place, into the rooms of the block's cache. Prefill stays as it
-is. There are no CUDA graphs: they play back addresses and sizes, and the rooms have others whenever rows come
-and go.
+is. On a GPU the graph of a row alone is recorded as CUDA graphs (``lane``).
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from ..base import MODEL_GATE, Progress, raise_if_cancelled
 from . import devices
 from .failures import first_line
 from .graph import Inductor, Step, leave_open, own, step_of
+from .lane import DEVICES, Lane
 from .leftpad import Block, takes_added_masks
 from .opening import Loaded
 from .prefill import first_tokens
@@ -48,6 +48,7 @@ class Compiled:
         self._details = details
         self._inductor = Inductor()
         self._graph: Step | None = None
+        self._lane: Lane | None = None
 
     @property
     def graphs(self) -> int:
@@ -58,6 +59,8 @@ class Compiled:
         """As ``Block.decode``. A step that fails, for want of memory excepted, is the last compiled one."""
         if self.refused is None:
             try:
+                if self._lane is not None and self._lane.takes(block):
+                    return self._lane.decode(block, tokens)
                 return self.run(block, tokens)
             except Exception as error:
                 if devices.is_out_of_memory(error):
@@ -69,7 +72,7 @@ class Compiled:
 
     def refuse(self, reason: str) -> None:
         """Give the graphs up, and say why."""
-        self.refused, self._graph = reason, None
+        self.refused, self._graph, self._lane = reason, None, None
         self._details["compile"] = f"no: {reason}"
 
     def close(self) -> None:
@@ -93,10 +96,25 @@ class Compiled:
             raise Unfit("only known language models with full attention through sdpa are compiled")
         tokens = torch.full((rows, 1), 1, device=blocks[0].mask.device)
         expected = blocks[0].decode(self._model, tokens)
-        found = self.run(blocks[1], tokens, opened=opened)
+        self._compare(self.run(blocks[1], tokens, opened=opened), expected)
+
+    def _compare(self, found: torch.Tensor, expected: torch.Tensor) -> None:
         far = (found - expected).abs().max() / expected.abs().max()
         if not far < CLOSE.get(self._model.dtype, max(CLOSE.values())):
             raise Unfit(f"compiled scores differ from the model's own by {float(far):.2g}")
+
+    def record(self, free: int | None) -> int:
+        """Record the step of a row alone, with ``free`` bytes to take a part of, and try each recording.
+
+        Returns how long the row may be. Raises Unfit where scores are not the model's own.
+        """
+        row, same = (_sample(self._model, *SAMPLES[1][0]) for _ in range(2))
+        lane = Lane(self._model, row, self._compiled_step(), free)
+        token = torch.full((1, 1), 1, device=row.mask.device)
+        for length in lane.lengths:
+            self._compare(lane.decode(row, token, length), same.decode(self._model, token))
+        self._lane = lane
+        return lane.lengths[-1]
 
     def _compiled_step(self) -> Step:
         if self._graph is None:
@@ -114,6 +132,10 @@ def compiled(loaded: Loaded, progress: Callable[[Progress], None], cancelled: th
         if made.refused is not None:
             return made
     made.close()
+    if loaded.device.type in DEVICES:
+        raise_if_cancelled(cancelled)
+        progress(Progress(text="recording CUDA graphs", timed=True))
+        _record(made, loaded)
     loaded.info.details["compile"] = f"{made.graphs} graphs in {time.monotonic() - began:.0f} s"
     return made
 
@@ -131,6 +153,21 @@ def _compile(made: Compiled, sizes: Sequence[tuple[int, int]]) -> None:
     if failure is not None:  # outside of the except block, whose frames keep tensors
         made.refuse(failure)
         devices.release_memory()
+
+
+def _record(made: Compiled, loaded: Loaded) -> None:
+    """CUDA graphs, where they can be made; else a row alone goes through its graph as torch runs it."""
+    failure = None
+    try:
+        with MODEL_GATE.running():
+            said = f"a row alone, up to {made.record(devices.free_memory(loaded.device))} tokens"
+    except Exception as error:  # noqa: BLE001 - not all operations can be recorded, and the model can do without
+        failure = _reason(error)
+    if failure is not None:
+        said = f"no: {failure}"
+        devices.release_memory()
+        log.info("CUDA graphs: %s", said)
+    loaded.info.details["CUDA graphs"] = said
 
 
 def _reason(error: BaseException) -> str:

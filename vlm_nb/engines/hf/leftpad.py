@@ -47,7 +47,7 @@ class Block:
         if self.spans(model):
             with self.stepping(model):
                 return next_scores(model, tokens, self.positions)
-        mask = self._widened()
+        mask = self.widened()
         out = model(
             input_ids=tokens,
             attention_mask=mask,
@@ -57,23 +57,24 @@ class Block:
             logits_to_keep=1,
             return_dict=True,
         )
-        self._advance(mask)
+        self.advance(mask)
         scores: torch.Tensor = out.logits[:, -1].float()
         return scores
 
     @contextlib.contextmanager
     def stepping(self, model: Any) -> Iterator[None]:
         """For one call of ``next_scores``, which takes the block on by a column; there must be room."""
-        mask, spans = self._widened(), self.spans(model) or ((0, len(self.mask), 0),)
-        with attending(model, Step(self.cache.layers, _added(mask, model.dtype), spans)):
+        mask, spans = self.widened(), self.spans(model)
+        added = _added(mask, model.dtype) if spans else None  # none where no row is padded
+        with attending(model, Step(self.cache.layers, added, spans or ((0, len(mask), 0),))):
             yield
-        self._advance(mask)
+        self.advance(mask)
 
-    def _widened(self) -> torch.Tensor:
+    def widened(self) -> torch.Tensor:
         """The mask with the column that the next decode step writes."""
         return pad(self.mask, (0, 1), value=1)
 
-    def _advance(self, mask: torch.Tensor) -> None:
+    def advance(self, mask: torch.Tensor) -> None:
         """Count the column that a decode step has written; ``mask`` is the widened one."""
         self.mask, self.positions = mask, self.positions + 1
 

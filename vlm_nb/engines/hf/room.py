@@ -46,6 +46,25 @@ class RoomyLayer(Stock):  # type: ignore[misc]
         self._show(rows, self._start, end)
         return self.keys, self.values
 
+    def settle(self, rooms: list[torch.Tensor]) -> None:
+        """Copy all to the beginning of ``rooms``, which belong to somebody else, and live there.
+
+        They are left for own ones as soon as they are too small.
+        """
+        width = self._end - self._start
+        for room, part in zip(rooms, (self.keys, self.values), strict=True):
+            room[: len(part), :, :width] = part
+        self._rooms = rooms
+        self._show(len(self.keys), 0, width)
+
+    def lives_in(self, rooms: list[torch.Tensor]) -> bool:
+        """Whether it has settled there and not moved since."""
+        return self._rooms is rooms
+
+    def count(self) -> None:
+        """A column was written behind the last one by somebody else."""
+        self._show(len(self.keys), self._start, self._end + 1)
+
     def cut(self, width: int) -> None:
         """Leave only the first ``width`` columns."""
         self._show(len(self.keys), self._start, self._start + width)

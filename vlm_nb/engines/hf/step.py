@@ -39,11 +39,11 @@ Span = tuple[int, int, int]
 class Step:
     """What ``attend`` needs to know: the cache's layers, the spans, and what to add to scores.
 
-    ``mask`` is that, [rows, 1, 1, columns], the new column included.
+    ``mask`` is that, [rows, 1, 1, columns], the new column included; None where nothing is masked.
     """
 
     layers: Sequence[Any]
-    mask: Tensor
+    mask: Tensor | None
     spans: Sequence[Span]
 
 
@@ -151,13 +151,15 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float)
     """[rows, shared heads, heads that share, size]; the layer has the new column afterwards."""
     step: Step = _running.step
     keys, values = step.layers[layer].update(key, value)
-    mask = step.mask if step.mask.device == query.device else step.mask.to(query.device)  # spread over GPUs
+    mask = step.mask
+    if mask is not None and mask.device != query.device:  # the model is spread over several GPUs
+        mask = mask.to(query.device)
     parts = [
         scaled_dot_product_attention(
             query[begin:end],
             keys[begin:end, :, first:],
             values[begin:end, :, first:],
-            attn_mask=mask[begin:end, :, :, first:],
+            attn_mask=None if mask is None else mask[begin:end, :, :, first:],
             scale=scale,
         )
         for begin, end, first in step.spans
