@@ -134,6 +134,19 @@ def test_a_row_outgrows_one_recording_after_the_other_and_then_all(
     assert played[0] < LENGTHS[0]
 
 
+def test_a_row_moves_in_once_and_its_scores_stay(flight: Flight, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[int] = []
+    plain = Lane._settle
+    monkeypatch.setattr(Lane, "_settle", lambda self, block: moved.append(block.width) or plain(self, block))
+    made: Compiled = flight.loop._compiled
+    with flight.backend.context():
+        row = compiling._sample(flight.model, 1, 20)
+        first, second = (made.decode(row, torch.full((1, 1), token)) for token in (5, 6))
+        assert moved == [20]
+        assert first.data_ptr() != second.data_ptr()
+        assert not torch.equal(first, second)
+
+
 def test_others_join_and_leave_and_the_row_goes_on_alone(
     flight: Flight, played: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
