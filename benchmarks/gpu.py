@@ -145,6 +145,7 @@ def squeezed(folder: Path, how: str, asked: argparse.Namespace) -> Iterator[Resu
     device, name = asked.device, f"with {asked.squeeze:.0%} of the memory: "
     devices.release_memory()
     torch.cuda.set_per_process_memory_fraction(asked.squeeze, device)
+    told, devices.process_share = devices.process_share, lambda device: 1.0
     try:
         engine = opened(LoadSpec(model=str(folder), **keywords(how, asked)))
         try:
@@ -159,6 +160,7 @@ def squeezed(folder: Path, how: str, asked: argparse.Namespace) -> Iterator[Resu
         finally:
             engine.close()
     finally:
+        devices.process_share = told
         torch.cuda.set_per_process_memory_fraction(1.0, device)
 
 

@@ -17,7 +17,7 @@ import torch
 from engine_helpers import about, ignore, loaded, noise, text
 from engine_models import byte_tokenizer, make_llava, make_qwen
 
-from vlm_nb.engines.base import Engine
+from vlm_nb.engines.base import Engine, generate
 from vlm_nb.engines.hf import devices, loading
 from vlm_nb.engines.hf.processor import chosen_template
 from vlm_nb.engines.spec import LoadSpec
@@ -165,6 +165,8 @@ def test_a_name_that_cannot_be_a_repository_is_not_found(name):
         ({"model_kwargs": {"no_such_option": 1}}, OptionError, "no_such_option"),
         ({"attn_implementation": "flash_attention_2"}, MissingDependency, "pip install flash-attn"),
         ({"attn_implementation": "none such"}, LoadError, "none such"),
+        ({"attn_implementation": {"vision_config": "flash_attention_2"}}, MissingDependency, "flash-attn"),
+        ({"attn_implementation": {"vision": "sdpa"}}, OptionError, "Its parts: text_config, vision_config."),
         ({"adapter": "./nowhere"}, ModelNotFound, "no such folder"),
         ({"processor": "./nowhere"}, ModelNotFound, "no such folder"),
     ],
@@ -173,6 +175,18 @@ def test_bad_keywords_are_named(original, options, kind, words):
     error = failure(original, **options)
     assert isinstance(error, kind)
     assert words in str(error)
+
+
+def test_parts_may_attend_in_ways_of_their_own(original):
+    request = about(noise(56, 84), max_new_tokens=6)
+    with loaded(original) as engine:
+        assert engine.info.details["attention"] == "sdpa"
+        [(_, expected)] = generate(engine, [request])
+    with loaded(original, attn_implementation={"vision_config": "eager"}) as engine:
+        assert engine.info.details["attention"] == "text: sdpa, vision: eager"
+        assert engine.info.details["loop"] == "in flight"
+        [(_, found)] = generate(engine, [request])
+        assert (found.error, found.text) == (None, expected.text)
 
 
 def test_engine_args_are_for_other_engines():
@@ -371,6 +385,35 @@ def test_a_torchvision_that_cannot_be_imported_counts_as_absent(original, tmp_pa
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=here, check=False
     )
     assert done.stdout.strip() == "fine", done.stderr[-2000:]
+
+
+def test_the_gpu_of_the_thread_that_loads_is_the_engine_s(original: Path, monkeypatch: Any) -> None:
+    """``torch.cuda.set_device`` holds for one thread; the engine has another."""
+    used: list[tuple[Any, str]] = []
+    monkeypatch.setattr(
+        torch.cuda, "set_device", lambda gpu: used.append((gpu, threading.current_thread().name))
+    )
+    for name, value in {"is_initialized": True, "current_device": 1}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    with loaded(original, device_map="cpu"):
+        assert used == [(1, "vlm_nb-transformers")]
+    for name, value in {"is_available": True, "device_count": 2}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    for asked in (None, "auto", "cuda", "cuda:1", 1, torch.device("cuda")):
+        assert devices.target_device(asked) == torch.device("cuda", 1)
+    assert devices.target_device("cuda:0") == torch.device("cuda", 0)
+
+
+def test_a_share_of_a_gpu_s_memory(monkeypatch: Any) -> None:
+    figures = {"mem_get_info": (60, 100), "memory_reserved": 30, "memory_allocated": 10}
+    for name, value in figures.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    found = []
+    for share in (1.0, 0.5, 0.05):
+        monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device, s=share: s)
+        found.append(devices.free_memory(torch.device("cuda", 0)))
+    monkeypatch.delattr(torch.cuda, "get_per_process_memory_fraction")
+    assert [*found, devices.free_memory(torch.device("cuda", 0))] == [80, 40, 0, 80]
 
 
 def test_cudnn_s_attention_is_left_out_while_any_engine_steps() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -270,9 +271,33 @@ def room_of(size: int) -> Iterator[None]:
     total = torch.cuda.get_device_properties(GPU).total_memory
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved(GPU) + size) / total, GPU)
     try:
-        yield
+        with patch.object(devices, "process_share", return_value=1.0):
+            yield
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, GPU)
+
+
+def test_the_process_share_of_the_memory_is_known() -> None:
+    devices.release_memory()
+    total, held = torch.cuda.get_device_properties(GPU).total_memory, torch.cuda.memory_reserved(GPU)
+    torch.cuda.set_per_process_memory_fraction((held + 64 * MIB) / total, GPU)
+    try:
+        assert devices.free_memory(torch.device(GPU)) <= held + 64 * MIB
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, GPU)
+    assert devices.free_memory(torch.device(GPU)) > held + 64 * MIB
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_the_gpu_that_the_user_s_thread_has_chosen_is_taken() -> None:
+    torch.cuda.set_device(1)
+    try:
+        for options in ({"device_map": None}, {"device_map": "cuda"}):
+            with on_gpu(DEMO, compile=True, **options) as engine:
+                assert engine.info.device == "cuda:1"
+                answers(engine, scenes(3))
+    finally:
+        torch.cuda.set_device(0)
 
 
 @contextmanager

@@ -20,20 +20,27 @@ def _is(value: Any, kind: Any) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-_TEXT: Check = "a text", lambda v: isinstance(v, str) and bool(v.strip())
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+
+
+_TEXT: Check = "a text", _is_text
 _PATH: Check = "a name or a folder", lambda v: isinstance(v, (str, os.PathLike)) and bool(str(v).strip())
 _SWITCH: Check = "True or False", lambda v: isinstance(v, bool)
 _COUNT: Check = "a whole number above 0", lambda v: _is(v, numbers.Integral) and v > 0
-_DICT: Check = (
-    "a dict with names as keys",
-    lambda v: isinstance(v, Mapping) and all(isinstance(k, str) for k in v),
-)
+_DICT: Check = "a dict with names as keys", _is_dict
 
 _CHECKS: dict[str, Check] = {
-    **dict.fromkeys(
-        ("engine", "attn_implementation", "revision", "processor_revision", "chat_template"), _TEXT
-    ),
+    **dict.fromkeys(("engine", "revision", "processor_revision", "chat_template"), _TEXT),
     **dict.fromkeys(("family", "base_url", "address"), _TEXT),
+    "attn_implementation": (
+        'a text, or a dict such as {"vision_config": "flash_attention_2"}',
+        lambda v: _is_text(v) or (_is_dict(v) and bool(v) and all(_is_text(name) for name in v.values())),
+    ),
     **dict.fromkeys(("adapter", "processor"), _PATH),
     **dict.fromkeys(("low_cpu_mem_usage", "local_files_only", "trust_remote_code", "compile"), _SWITCH),
     "allow_local_paths": _SWITCH,

@@ -25,7 +25,8 @@ class LoadSpec:
 
     ``model`` is a hub id, a local folder, "demo", or the name that a server knows. ``quantization`` is
     "4bit" (NF4, double quantisation), "8bit" or None. ``max_pixels``/``min_pixels`` bound the area of a
-    prepared image. ``token`` and ``api_key`` never show in a repr. ``model_kwargs`` and ``engine_args`` pass
+    prepared image. ``attn_implementation`` is for the whole model, or a mapping for parts of its
+    configuration. ``token`` and ``api_key`` never show in a repr. ``model_kwargs`` and ``engine_args`` pass
     through verbatim to transformers and to the engine.
     """
 
@@ -35,7 +36,7 @@ class LoadSpec:
     quantization_config: Any = None
     device_map: Any = None
     dtype: Any = None
-    attn_implementation: str | None = None
+    attn_implementation: str | Mapping[str, str] | None = None
     low_cpu_mem_usage: bool | None = None
     max_pixels: int | None = None
     min_pixels: int | None = None

@@ -62,6 +62,7 @@ class TransformersBackend:
         self.capabilities = Capabilities(beams=True, confidence=True, schema=True)
         self.memory_report: MemoryReport | None = None
         self._spec = spec
+        self._gpu = devices.current_gpu()  # of the thread that loads
         self._plan: opening.Plan | None = None
         self._loaded: Loaded | None = None
         self._loop: Scheduler | StaticLoop | None = None
@@ -76,11 +77,16 @@ class TransformersBackend:
         self, progress: Callable[[Progress], None], cancelled: threading.Event, room: Mapping[str, int]
     ) -> None:
         """Find, check and download; raises a LoadError, OutOfMemory, OptionError or Cancelled."""
+        devices.use(self._gpu)  # this thread is the engine's
         self._plan = opening.plan(self._spec, progress, cancelled, room)
 
     def open(self, progress: Callable[[Progress], None], cancelled: threading.Event) -> ModelInfo:
         """Load the model; raises a LoadError, OutOfMemory, OptionError or Cancelled."""
-        plan, self._plan = self._plan or opening.plan(self._spec, progress, cancelled, {}), None
+        if self._plan is None:
+            self.prepare(progress, cancelled, {})
+        plan, self._plan = self._plan, None
+        assert plan is not None  # noqa: S101 - just made
+        devices.use(plan.device)
         loaded = opening.load(plan, progress, cancelled)
         self._loaded, self.memory_report = loaded, loaded.memory
         refusal = gate.refusal(loaded.model) if self._spec.engine_args.get("in_flight", True) else "asked for"

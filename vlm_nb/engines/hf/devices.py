@@ -32,10 +32,20 @@ def default_device() -> torch.device:
     return torch.device("cpu")
 
 
+def current_gpu() -> int | None:
+    """The CUDA device that the calling thread has chosen; None if it has not used any yet."""
+    cuda: Any = torch.cuda
+    return int(cuda.current_device()) if cuda.is_initialized() else None
+
+
+def use(gpu: torch.device | int | None) -> None:
+    """Let the calling thread use this CUDA device where none is named, as graphs and streams do."""
+    if isinstance(gpu, int) or (gpu is not None and gpu.type == "cuda"):
+        torch.cuda.set_device(gpu)
+
+
 def target_device(device_map: Any) -> torch.device:
     """The device that ``device_map`` puts (the start of) the model on. Raises OptionError."""
-    if isinstance(device_map, torch.device):
-        return device_map
     if isinstance(device_map, dict):
         device_map = next(iter(device_map.values()), "cpu")
     if device_map is None or device_map in ("auto", "balanced", "balanced_low_0", "sequential"):
@@ -47,13 +57,15 @@ def target_device(device_map: Any) -> torch.device:
             f'device_map={device_map!r}: expected "auto", "balanced", "cuda", "cuda:1", "mps", "cpu", '
             "a number, or a mapping of module names to those."
         ) from None
-    count = torch.cuda.device_count() if found.type == "cuda" else None
-    if count is not None and (found.index or 0) >= count:
+    if found.type != "cuda":
+        return found
+    count = torch.cuda.device_count()
+    if (found.index or 0) >= count:
         raise OptionError(
             f"device_map={device_map!r}: torch sees {count} CUDA devices here; leave device_map out to use "
             f"the best there is ({default_device()})."
         )
-    return found
+    return default_device() if found.index is None else found
 
 
 def compute_dtype(asked: Any, device: torch.device) -> Any:
@@ -104,11 +116,19 @@ def used_memory(device: torch.device) -> int | None:
 def free_memory(device: torch.device) -> int | None:
     """Bytes that could still be taken on ``device``; None where nobody tells."""
     if device.type == "cuda":
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0] + unused)
+        free, total = torch.cuda.mem_get_info(device)
+        reserved, used = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
+        share = process_share(device) * total  # torch.cuda.set_per_process_memory_fraction
+        return int(max(0, min(free + reserved, share) - used))
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
     return _free_host_memory()
+
+
+def process_share(device: torch.device) -> float:
+    """The part of a GPU's memory that this process may take; all of it where torch cannot say."""
+    told: Any = getattr(torch.cuda, "get_per_process_memory_fraction", None)
+    return 1.0 if told is None else float(told(device))
 
 
 def _free_host_memory() -> int | None:

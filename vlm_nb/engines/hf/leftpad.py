@@ -167,9 +167,8 @@ def _added(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 def takes_added_masks(model: Any, cache: Any) -> bool:
     """Whether all layers attend through sdpa to all columns, in a way that is known here: ``step`` serves."""
-    config = model.config
-    known = config.get_text_config(decoder=True).model_type in gate.STEPPED
-    through_sdpa = known and config._attn_implementation == "sdpa"
+    config = model.config.get_text_config(decoder=True)
+    through_sdpa = config.model_type in gate.STEPPED and config._attn_implementation == "sdpa"
     return through_sdpa and all(type(layer) is RoomyLayer for layer in cache.layers)
 
 

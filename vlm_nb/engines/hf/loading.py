@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
-from ...errors import LoadError, MissingDependency, ModelNotFound, UnsafeModel, VLMError
+from ...errors import LoadError, MissingDependency, ModelNotFound, OptionError, UnsafeModel, VLMError
 from ..spec import LoadSpec
 from .devices import release_memory
 from .failures import first_line, from_transformers
@@ -51,7 +51,8 @@ def build(
     if quantization is not None:
         options["quantization_config"] = quantization
     if spec.attn_implementation is not None:
-        options["attn_implementation"] = spec.attn_implementation
+        asked = spec.attn_implementation
+        options["attn_implementation"] = asked if isinstance(asked, str) else dict(asked)
     if spec.low_cpu_mem_usage is not None:
         options["low_cpu_mem_usage"] = spec.low_cpu_mem_usage
     options |= spec.model_kwargs
@@ -85,13 +86,34 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def check_attention(name: str | None) -> None:
-    """Raise MissingDependency for an attention whose package is not installed."""
-    if name == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
+def check_attention(asked: str | Mapping[str, str] | None, config: Any) -> None:
+    """Raise MissingDependency for an attention whose package is not installed.
+
+    Raises OptionError for a part that ``config`` does not have: transformers would pass over it in silence.
+    """
+    for part in asked if isinstance(asked, Mapping) else ():
+        if part and part not in config.sub_configs:
+            parts = ", ".join(sorted(config.sub_configs)) or "none"
+            raise OptionError(f"attn_implementation: this model has no part {part!r}. Its parts: {parts}.")
+    names = asked.values() if isinstance(asked, Mapping) else [asked]
+    if "flash_attention_2" in names and importlib.util.find_spec("flash_attn") is None:
         raise MissingDependency(
             'attn_implementation="flash_attention_2" needs flash-attn (and a GPU of the Ampere generation or '
             "newer): pip install flash-attn --no-build-isolation. Leave attn_implementation out to use sdpa."
         )
+
+
+def attention_of(config: Any) -> str | None:
+    """How the model attends; where parts differ, by parts."""
+    whole: str | None = getattr(config, "_attn_implementation", None)
+    parts = ((name, getattr(config, name, None)) for name in sorted(config.sub_configs))
+    ways = (
+        (name.removesuffix("_config"), getattr(part, "_attn_implementation", None)) for name, part in parts
+    )
+    found = {name: way for name, way in ways if way}
+    if len({whole, *found.values()}) <= 1:
+        return whole
+    return ", ".join(f"{name}: {way}" for name, way in found.items())
 
 
 def _check_complete(name: str, model: Any, report: dict[str, Any]) -> None:

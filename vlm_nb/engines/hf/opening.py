@@ -81,7 +81,7 @@ def plan(
     with torch.inference_mode(False):  # parameters made in inference mode could never be trained or adapted
         made = _found(spec, progress, cancelled)
         _plan_quantization(made)
-    loading.check_attention(spec.attn_implementation)
+    loading.check_attention(spec.attn_implementation, made.config)
     _refuse_if_too_big(made, room)
     made.checkpoint.bring_weights()
     made.checkpoint.check_weights()
@@ -202,7 +202,7 @@ def _describe(plan: Plan, model: Any, before: int | None) -> Loaded:
 
 
 def _info(plan: Plan, model: Any, context: int | None, defaults: dict[str, Any]) -> ModelInfo:
-    plan.details["attention"] = getattr(model.config, "_attn_implementation", None)
+    plan.details["attention"] = loading.attention_of(model.config)
     return ModelInfo(
         name=plan.spec.model,
         model_type=plan.config.model_type,
