@@ -140,3 +140,25 @@ def _alone(model, trainee, batch, i, chosen, grid):
         image_grid_thw=torch.tensor([[1, *grid.tolist()]]),
         mm_token_type_ids=(ids == model.config.image_token_id).int(),
     ).logits[0]
+
+
+def test_batches_of_the_demo_model_have_the_boxes_of_single_calls():
+    """It stays in float32: in bfloat16 a box depends on the rows that share its batch."""
+    images = [draw_scene(n).image for n in range(16)]
+    model = vlm_nb.load("demo", keep=True)
+    try:
+        assert model.info.dtype == "float32"
+        alone = [model.ground(image).grounding for image in images]
+        for order in (range(16), range(15, -1, -1)):
+            found = model(source=[images[n] for n in order], ledger=False)
+            assert [outcome.result.grounding for outcome in found] == [alone[n] for n in order]
+    finally:
+        model.unload()
+
+
+def test_another_type_of_the_demo_model():
+    model = vlm_nb.load("demo", dtype="bfloat16", keep=True)
+    try:
+        assert model.info.dtype == "bfloat16"
+    finally:
+        model.unload()

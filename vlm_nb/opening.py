@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 TICK_SECONDS = 0.5
+EXACT = ("transformers", "ray")
+"""Engines that run the demo model in float32 where nothing else is asked for."""
 
 
 def open_model(
@@ -74,11 +76,17 @@ def _reported(
 
 
 def engine_spec(spec: LoadSpec) -> LoadSpec:
-    """Return ``spec`` as an engine reads it: the demo model's folder, and the modules kept in 16 bit."""
+    """Return ``spec`` as an engine reads it: the demo model's folder, and the modules kept in 16 bit.
+
+    The demo model stays in float32, as it was trained: that costs nothing, and its answers in batches are
+    those that it gives alone.
+    """
     local = spec.model == DEMO and spec.engine not in ("openai", "scripted")
+    exact = local and spec.engine in EXACT and spec.quantization is None and spec.quantization_config is None
     return dataclasses.replace(
         spec,
         model=str(demo.weights_path()) if local else spec.model,
+        dtype="float32" if exact and spec.dtype is None else spec.dtype,
         quantization_skips=lambda model_type: chosen_family(spec, model_type).quantization_skips,
     )
 
