@@ -33,7 +33,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
 from transformers import AutoModelForImageTextToText, StoppingCriteria, StoppingCriteriaList
-from workload import QUESTIONS, Item, Load, mixed_load, prepare, quick_load
+from workload import QUESTIONS, Item, Load, chosen_load, mixed_load, prepare
 
 from vlm_nb.engines.base import Engine, generate
 from vlm_nb.engines.hf.processor import hide_broken_torchvision, load_processor
@@ -278,7 +278,7 @@ def vllm_ways(folder: Path, asked: argparse.Namespace) -> Iterator[Way]:
     """The ways of vLLM, in its own environment; each turn in a process of its own."""
     script = str(Path(__file__).with_name("load_vllm.py"))
     common = [asked.vllm, script, str(folder), "--dtype", asked.dtype, "--threads", str(asked.threads)]
-    common += ["--quick"] if asked.quick else []
+    common += [f"--{name}" for name in ("quick", "first") if getattr(asked, name)]
 
     def turn(options: list[str], turns: Turns) -> None:
         done = subprocess.run([*common, *options], stdout=subprocess.PIPE, text=True, check=True)
@@ -376,10 +376,11 @@ def main() -> None:
     parser.add_argument("--only", action="append", help="ways to run, by how their names begin")
     parser.add_argument("--compile", action="store_true", help="ours with compile=True, too")
     parser.add_argument("--quick", action="store_true", help="24 requests over 16 small images")
+    parser.add_argument("--first", action="store_true", help="the first token of each request alone")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(args.threads)
-    load = quick_load() if args.quick else mixed_load()
+    load = chosen_load(quick=args.quick, first=args.first)
     print(f"{args.model}, {args.dtype}; {len(load.items)} requests; {machine(args.threads)}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         measure(prepare(args.model, Path(folder)), getattr(torch, args.dtype), load, args)

@@ -21,11 +21,12 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--reuse", action="store_true")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--first", action="store_true")
     asked = parser.parse_args()
     settle(asked.threads)
-    from workload import mixed_load, quick_load
+    from workload import chosen_load
 
-    load = quick_load() if asked.quick else mixed_load()
+    load = chosen_load(quick=asked.quick, first=asked.first)
     engine = start(asked)
     prompts = [prompt(engine, load, item) for item in load.items]
     lengths = [limit(item.tokens) for item in load.items]

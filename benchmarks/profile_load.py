@@ -1,7 +1,7 @@
 """Where our engine's own thread spends its time on the mixed load, in processor seconds of that thread.
 
-``python benchmarks/profile_load.py [--model 120m] [--quick] [--reuse] [--slots 16]`` drives the backend by
-hand and prints a profile.
+``python benchmarks/profile_load.py [--model 120m] [--quick] [--first] [--reuse] [--slots 16]`` drives the
+backend by hand and prints a profile.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from load import requests
-from workload import Load, mixed_load, prepare, quick_load
+from workload import Load, chosen_load, prepare
 
 from vlm_nb.engines.base import Ticket
 from vlm_nb.engines.spec import LoadSpec
@@ -42,12 +42,13 @@ def main() -> None:
     parser.add_argument("--model", choices=("demo", "120m"), default="demo")
     parser.add_argument("--reuse", action="store_true")
     parser.add_argument("--quick", action="store_true", help="24 requests over 16 small images")
+    parser.add_argument("--first", action="store_true", help="the first token of each request alone")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--slots", type=int, default=16)
     parser.add_argument("--lines", type=int, default=60)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    load = quick_load() if asked.quick else mixed_load()
+    load = chosen_load(quick=asked.quick, first=asked.first)
     with tempfile.TemporaryDirectory() as place:
         folder = prepare(asked.model, Path(place))
         spec = LoadSpec(

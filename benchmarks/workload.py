@@ -6,7 +6,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +61,10 @@ def mixed_load(*, requests: int = 96, images: int = 64, longest: int = 672, seed
     return Load(pictures, items)
 
 
-def quick_load() -> Load:
-    """24 requests over 16 small images, to see whether all works."""
-    return mixed_load(requests=24, images=16, longest=336)
+def chosen_load(*, quick: bool, first: bool) -> Load:
+    """The mixed load, or 24 requests over 16 small images; with ``first`` one token each: prefill alone."""
+    load = mixed_load(requests=24, images=16, longest=336) if quick else mixed_load()
+    return Load(load.images, [replace(item, tokens=1) for item in load.items]) if first else load
 
 
 def distinct_load(

@@ -15,6 +15,7 @@ from engine_helpers import ignore
 
 from vlm_nb.engines.base import Ticket
 from vlm_nb.engines.hf import scheduler
+from vlm_nb.engines.hf.rows import limit_of
 from vlm_nb.engines.hf.scheduler import Scheduler
 from vlm_nb.engines.spec import LoadSpec
 from vlm_nb.engines.transformers import TransformersBackend
@@ -103,10 +104,10 @@ class Flight:
             encoder._prepared.kept.clear()
         with self.backend.context():
             encoded = encoder.encode(request)
-            device = self.backend._loaded.device
+            loaded = self.backend._loaded
             out = self.model.generate(
-                **{key: tensor.to(device) for key, tensor in encoded.inputs.items()},
-                max_new_tokens=self.backend._row(Ticket(request), None, encoded).limit,
+                **{key: tensor.to(loaded.device) for key, tensor in encoded.inputs.items()},
+                max_new_tokens=limit_of(loaded, encoded, request.generation.max_new_tokens),
                 do_sample=False,
                 return_dict_in_generate=True,
                 output_logits=True,

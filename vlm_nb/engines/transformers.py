@@ -19,17 +19,15 @@ from ..errors import OptionError, unknown_option
 from ..request import Request
 from .base import MODEL_GATE, Capabilities, MemoryReport, ModelInfo, Progress, Ticket, as_vlm_error
 from .hf import compiling, devices, gate, opening
-from .hf.batching import Row
 from .hf.constraint import Constraint, Grammars
-from .hf.decoding import TextStream
 from .hf.encoding import Encoded
 from .hf.opening import Loaded
 from .hf.preparing import Preparing, Task, ready_bytes, thread_count
 from .hf.reuse import Reuse
+from .hf.rows import row_of
 from .hf.sampling import Sampler
 from .hf.scheduler import Scheduler
 from .hf.static import StaticLoop
-from .runaway import LoopWatch
 from .spec import LoadSpec, refuse
 
 log = logging.getLogger("vlm_nb")
@@ -156,29 +154,9 @@ class TransformersBackend:
         loop, preparing = self._need_loop(), self._need_preparing()
         while not loop.full and (task := preparing.take()) is not None:
             if isinstance(task.result, Encoded):
-                loop.add(self._row(task.ticket, task.sampler, task.result))
+                loop.add(row_of(self._need(), task.ticket, task.sampler, task.result))
             elif task.result is not None:
                 task.ticket.fail(task.result)
-
-    def _row(self, ticket: Ticket, sampler: Sampler, encoded: Encoded) -> Row:
-        loaded, settings = self._need(), ticket.request.generation
-        before = (
-            encoded.prompt_tokens if loaded.start is None else 0
-        )  # a decoder of its own has its own places
-        room = settings.max_new_tokens if loaded.context is None else loaded.context - before
-        return Row(
-            ticket=ticket,
-            encoded=encoded,
-            sampler=sampler,
-            stream=TextStream(
-                loaded.tokenizer, skip_special=not ticket.request.keep_special_tokens, stop=settings.stop
-            ),
-            limit=min(settings.max_new_tokens, room),
-            eos=loaded.eos,
-            image_token=loaded.encoder.image_token,
-            start=loaded.start,
-            watch=LoopWatch.of_tokens(after=settings.min_new_tokens) if settings.cut_repeats else None,
-        )
 
     def _constraint(self, ticket: Ticket) -> Constraint | None:
         schema = ticket.request.schema
