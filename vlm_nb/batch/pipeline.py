@@ -40,13 +40,15 @@ _DOWNLOADS = 16
 class Counts:
     """How far a run is: finished rows, those answered without the model, failed and runaway ones.
 
-    A runaway answer repeated itself without end and was cut.
+    A runaway answer repeated itself without end and was cut. ``stopped``: the run ended before its last row;
+    rows that this cancelled are not finished and have not failed.
     """
 
     rows: int = 0
     hits: int = 0
     failed: int = 0
     runaway: int = 0
+    stopped: bool = False
 
 
 class Pipeline:
@@ -101,6 +103,7 @@ class Pipeline:
         self._tickets.clear()
 
     def _stop_workers(self) -> None:
+        self.counts.stopped |= self._open > 0 or not self._exhausted
         self._workers.stop()
         self._fetchers.stop()
 
@@ -214,11 +217,9 @@ class Pipeline:
     def _hold(self, row: Row, outcome: Outcome) -> None:
         """Count and keep one finished row until it is handed out."""
         self._open -= 1
-        self.counts.rows += 1
-        self.counts.failed += outcome.error is not None
+        self._count(outcome)
         label = row.job.label
         result, error = outcome
-        self.counts.runaway += result is not None and result.usage.finish_reason == "runaway"
         if result is not None and (result.index != row.position or result.source != label):
             outcome = Outcome(dataclasses.replace(result, source=label, index=row.position), None)
         elif error is not None:
@@ -226,6 +227,13 @@ class Pipeline:
             error.source, error.index = error.source or label, row.position
         self._book.append(row, outcome)
         self._done.append((row.position, outcome))
+
+    def _count(self, outcome: Outcome) -> None:
+        result, error = outcome
+        cancelled = isinstance(error, Cancelled)
+        self.counts.rows += not cancelled
+        self.counts.failed += error is not None and not cancelled
+        self.counts.runaway += result is not None and result.usage.finish_reason == "runaway"
 
 
 def _for_another(outcome: Outcome, of: Job) -> Outcome:

@@ -59,12 +59,14 @@ class Progress:
 
 
 def summary(counts: Counts, total: int | None, seconds: float) -> str:
-    """One line: rows, of how many, in how long, how fast, what failed, what was known."""
+    """One line: rows, of how many, in how long, how fast the new ones, whether stopped, known, failed."""
     of = f" of {total:,}" if total and total > counts.rows else ""
-    speed = counts.rows / max(seconds, 1e-9)
+    new = counts.rows - counts.hits
+    speed = new / max(seconds, 1e-9)
     rate = f", {speed:,.1f} rows/s" if speed >= 1 else f", {speed:.2g} rows/s"
-    rate = rate if counts.rows and seconds > 0.05 else ""
-    parts = [f"{counts.rows:,}{of} rows in {seconds:,.1f} s{rate}", notes(counts)]
+    rate = rate if new and seconds > 0.05 else ""
+    stopped = "stopped" if counts.stopped else ""
+    parts = [f"{counts.rows:,}{of} rows in {seconds:,.1f} s{rate}", stopped, notes(counts)]
     return "; ".join(part for part in parts if part)
 
 
