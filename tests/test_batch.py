@@ -277,7 +277,9 @@ def test_interrupt_in_ipython_returns_what_is_finished(
 ) -> None:
     monkeypatch.setattr(batch, "in_ipython", lambda: True)
     model = scripted(echo, delay=0.001)
-    outcomes = batch.run(model, Interrupting(numbered(model, 499), 300, 500), show_progress=True, total=499)
+    jobs = Interrupting(numbered(model, 499), 300, 500)
+    with pytest.warns(UserWarning, match="interrupted: .* of 499 rows are answered. Run the cell again"):
+        outcomes = batch.run(model, jobs, show_progress=True, total=499)
     model.unload()
     assert len(outcomes) == 499
     done = [o for o in outcomes if o.error is None]

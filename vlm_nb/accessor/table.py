@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from ..asking import Job
-from ..batch import Counts, Run, cancelled_row, in_ipython
+from ..batch import Counts, Run, cancelled_row, in_ipython, interrupted
 from ..batch.rows import Expander
 from ..errors import Cancelled, SourceError, VLMError
 from ..results import Outcome
@@ -136,12 +136,7 @@ def _interrupted(answers: Answers, images: pd.Series[Any]) -> None:
         if error is None or error.startswith("Cancelled"):
             answers.errors[row] = NO_IMAGE if is_null(cell) else left
     answers.interrupted = True
-    warnings.warn(
-        f"interrupted: {done:,} of {len(images):,} rows are answered. Run the cell again to go on from there:"
-        " finished rows are taken from the ledger.",
-        UserWarning,
-        stacklevel=5,
-    )
+    interrupted(done, len(images), stacklevel=5)
 
 
 def as_column(values: list[Any], kind: str, index: pd.Index[Any]) -> pd.Series[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from .parquet import Columns, run_parquet
 from .pipeline import Counts, Pipeline
 from .progress import Progress
 from .rows import JobMaker, items_of, jobs_of
+from .stopping import in_ipython, interrupted
 
 __all__ = [
     "RUN_KEYS",
@@ -32,6 +32,7 @@ __all__ = [
     "RunOptions",
     "cancelled_row",
     "in_ipython",
+    "interrupted",
     "items_of",
     "jobs_of",
     "known_rows",
@@ -122,8 +123,8 @@ def run(
 ) -> list[Outcome]:
     """Answer ``jobs``; the list has one ``Outcome`` a job, in order. One bad row never costs another.
 
-    Ctrl+C in IPython returns what is finished, the rest as ``Cancelled`` errors; elsewhere it cancels and
-    raises KeyboardInterrupt. Options: see ``RunOptions``.
+    Ctrl+C in IPython warns and returns what is finished, the rest as ``Cancelled`` errors; elsewhere it
+    cancels and raises KeyboardInterrupt. Options: see ``RunOptions``.
     """
     remaining = iter(jobs)
     found: dict[int, Outcome] = {}
@@ -137,6 +138,7 @@ def run(
                 raise
             found.update(rows.halt())
             total = max(rows.pulled + sum(1 for _ in remaining), checked.total or 0)
+            interrupted(_answered(found), total, stacklevel=4)
             return with_cancelled(found, total)
     return [found[position] for position in range(len(found))]
 
@@ -162,8 +164,12 @@ def run_jsonl(answerer: Answerer, path: str | os.PathLike[str], make: MakeJob, *
 
 def with_cancelled(found: Mapping[int, Outcome], total: int) -> list[Outcome]:
     """The outcomes in order, with a Cancelled error for each row that has none."""
-    done = sum(outcome.error is None for outcome in found.values())
+    done = _answered(found)
     return [found.get(i) or Outcome(None, cancelled_row(i, done, total)) for i in range(total)]
+
+
+def _answered(found: Mapping[int, Outcome]) -> int:
+    return sum(outcome.error is None for outcome in found.values())
 
 
 def cancelled_row(position: int, done: int, total: int) -> Cancelled:
@@ -173,9 +179,3 @@ def cancelled_row(position: int, done: int, total: int) -> Cancelled:
         " finished rows are taken from the ledger.",
         index=position,
     )
-
-
-def in_ipython() -> bool:
-    """Whether this runs in an IPython shell; imports nothing."""
-    ipython = sys.modules.get("IPython")
-    return ipython is not None and ipython.get_ipython() is not None
