@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import re
 import threading
 import time
 import warnings
@@ -234,6 +235,21 @@ def test_a_null_image_is_a_null_answer_and_no_question(model: Any, paths: list[s
     assert pd.isna(out["answer"].iloc[1])
     assert "no image in this row" in out["answer_error"].iloc[1]
     assert len(ASKED) == 1
+
+
+def test_the_line_under_a_run_counts_every_row_once(
+    model: Any, paths: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = pd.DataFrame({"image": [*paths[:2], None, "gone.png", np.nan, "away.png"]})
+    frame.iloc[:2].vlm.ask("q", show_progress=False)
+    out = frame.vlm.ask("q", show_progress=True)
+    line = capsys.readouterr().err.strip()
+    assert re.fullmatch(r"6 rows in .* s(, .* rows/s)?; 2 without an image, 2 already known, 2 failed", line)
+    assert out["answer_error"].notna().sum() == 4, "failed or without an image"
+    call = out.attrs["vlm"]["calls"]["answer"]
+    assert (call["rows"], call["nulls"], call["known"], call["failed"]) == (6, 2, 2, 2)
+    again = out.vlm.retry_failed(show_progress=False).attrs["vlm"]["calls"]["answer"]
+    assert (again["rows"], again["nulls"], again["failed"]) == (6, 2, 2)
 
 
 class Server(http.server.BaseHTTPRequestHandler):

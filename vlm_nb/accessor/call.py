@@ -104,6 +104,7 @@ class Call:
                 "quantization": info.quantization,
             },
             "rows": counts.rows,
+            "nulls": counts.nulls,
             "known": counts.hits,
             "failed": counts.failed,
             "runaway": counts.runaway,

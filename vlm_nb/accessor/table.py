@@ -88,8 +88,8 @@ def answer_rows(images: pd.Series[Any], prompt: PromptOf, call: Call) -> Answers
     """
     answers = Answers.empty(call.columns, len(images))
     rows = _Rows(images, prompt, call, answers)
-    total = len(images) - int(images.isna().sum())
-    with Run(call.model, rows, dataclasses.replace(call.run, total=total)) as run:
+    how = dataclasses.replace(call.run, total=len(images), nulls=sum(map(is_null, images)))
+    with Run(call.model, rows, how) as run:
         try:
             for position, outcome in run:
                 _keep(answers, call, rows.row_of[position], outcome)

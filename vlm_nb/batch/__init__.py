@@ -63,7 +63,8 @@ class Run:
         if answerer.engine.closed:
             raise ModelUnloaded("this model was unloaded; load it again with %vlm load or vlm_nb.load(...).")
         self._book = Book(answerer, options, line)
-        self._pipeline = Pipeline(answerer, jobs, self._book)
+        counts = Counts(rows=options.nulls, nulls=options.nulls)
+        self._pipeline = Pipeline(answerer, jobs, self._book, counts)
         self._progress = Progress(options.total) if options.progress else None
         self._closed = False
 

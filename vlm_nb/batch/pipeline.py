@@ -38,13 +38,14 @@ _DOWNLOADS = 16
 
 @dataclass(slots=True)
 class Counts:
-    """How far a run is: finished rows, those answered without the model, failed and runaway ones.
+    """How far a run is: finished rows, those without an image, those known already, failed and runaway ones.
 
     A runaway answer repeated itself without end and was cut. ``stopped``: the run ended before its last row;
     rows that this cancelled are not finished and have not failed.
     """
 
     rows: int = 0
+    nulls: int = 0
     hits: int = 0
     failed: int = 0
     runaway: int = 0
@@ -54,8 +55,10 @@ class Counts:
 class Pipeline:
     """One run. Iterate over it once; ``halt`` and ``close`` end it early."""
 
-    def __init__(self, answerer: Answerer, jobs: Iterable[Job | VLMError], book: Book) -> None:
-        self.counts = Counts()
+    def __init__(
+        self, answerer: Answerer, jobs: Iterable[Job | VLMError], book: Book, counts: Counts
+    ) -> None:
+        self.counts = counts
         self.pulled = 0
         self._answerer = answerer
         self._jobs = iter(jobs)

@@ -61,7 +61,7 @@ class Progress:
 def summary(counts: Counts, total: int | None, seconds: float) -> str:
     """One line: rows, of how many, in how long, how fast the new ones, whether stopped, known, failed."""
     of = f" of {total:,}" if total and total > counts.rows else ""
-    new = counts.rows - counts.hits
+    new = counts.rows - counts.hits - counts.nulls
     speed = new / max(seconds, 1e-9)
     rate = f", {speed:,.1f} rows/s" if speed >= 1 else f", {speed:.2g} rows/s"
     rate = rate if new and seconds > 0.05 else ""
@@ -71,11 +71,12 @@ def summary(counts: Counts, total: int | None, seconds: float) -> str:
 
 
 def notes(counts: Counts) -> str:
-    """What was known, what failed and what was cut, where there is any."""
+    """What had no image, what was known, what failed and what was cut, where there is any."""
+    without = f"{counts.nulls:,} without an image" if counts.nulls else ""
     known = f"{counts.hits:,} already known" if counts.hits else ""
     failed = f"{counts.failed:,} failed" if counts.failed else ""
     cut = f"{counts.runaway:,} repeated themselves and were cut" if counts.runaway else ""
-    return ", ".join(part for part in (known, failed, cut) if part)
+    return ", ".join(part for part in (without, known, failed, cut) if part)
 
 
 def _bar(total: int | None) -> Any:
