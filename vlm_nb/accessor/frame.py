@@ -63,7 +63,7 @@ class FrameAccessor:
         """Read typed values from each image: one column for each field of ``schema``, and ``extract_error``.
 
         ``schema`` is a pydantic model, dataclass, JSON schema, regex or list of choices. Raises
-        CapabilityError where the engine cannot constrain answers.
+        CapabilityError where the engine cannot constrain answers, MissingDependency where it lacks a package.
         """
         from ..schema import as_schema
 

@@ -124,6 +124,7 @@ def run(
 ) -> list[Outcome]:
     """Answer ``jobs``; the list has one ``Outcome`` a job, in order. One bad row never costs another.
 
+    Raises MissingDependency where a package is missing that all rows need.
     Ctrl+C in IPython warns and returns what is finished, the rest as ``Cancelled`` errors; elsewhere it
     cancels and raises KeyboardInterrupt. Options: see ``RunOptions``.
     """

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..asking import Job, Prepared
 from ..engines.base import GRACE_SECONDS, POLL_SECONDS, Ticket, forget_frames
-from ..errors import Cancelled, ModelUnloaded, VLMError
+from ..errors import Cancelled, MissingDependency, ModelUnloaded, VLMError
 from ..request import Completion
 from ..results import Outcome
 from .book import Book, Row
@@ -53,7 +53,7 @@ class Counts:
 
 
 class Pipeline:
-    """One run. Iterate over it once; ``halt`` and ``close`` end it early."""
+    """One run. Iterate over it once; ``halt`` and ``close`` end it early. Raises MissingDependency."""
 
     def __init__(
         self, answerer: Answerer, jobs: Iterable[Job | VLMError], book: Book, counts: Counts
@@ -209,6 +209,8 @@ class Pipeline:
             self._finish(ready.row, Outcome(None, own_error(error)))
 
     def _finish(self, row: Row, outcome: Outcome, *, known: bool = False) -> None:
+        if isinstance(outcome.error, MissingDependency):
+            raise outcome.error  # no row can do without it
         if isinstance(outcome.error, ModelUnloaded):
             self._gone = outcome.error
         followers = self._book.finished(row, outcome, known=known)
