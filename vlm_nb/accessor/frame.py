@@ -168,7 +168,7 @@ class FrameAccessor:
         """Write Label Studio tasks with the boxes as predictions (see ``vlm_nb.export.to_label_studio``)."""
         from .. import export
 
-        return export.to_label_studio(self._labelled(name, image), path, **options)
+        return export.to_label_studio(self._labelled(name, image, texts_do=True), path, **options)
 
     def to_supervision(self, *, name: str | None = None, image: Hashable | None = None) -> list[Any]:
         """One ``supervision.Detections`` for each row (see ``vlm_nb.export.to_supervision``)."""
@@ -180,7 +180,7 @@ class FrameAccessor:
         """Write one JSON object for each row and return how many (see ``vlm_nb.export.to_jsonl``)."""
         from .. import export
 
-        return export.to_jsonl(self._labelled(name, image), path)
+        return export.to_jsonl(self._labelled(name, image, texts_do=True), path)
 
     # Beneath ------------------------------------------------------------------------------------------------
 
@@ -196,10 +196,11 @@ class FrameAccessor:
         last = calls[-1]["image"] if calls else None
         return last if asked is None and isinstance(last, str) and last in self._frame.columns else asked
 
-    def _labelled(self, name: str | None, image: Hashable | None) -> Any:
+    def _labelled(self, name: str | None, image: Hashable | None, *, texts_do: bool = False) -> Any:
         from .boxes import labelled_images
 
-        return labelled_images(self._frame, image_column(self._frame, self._image(image)), name)
+        images = image_column(self._frame, self._image(image))
+        return labelled_images(self._frame, images, name, texts_do=texts_do)
 
 
 def _required(question: Any, example: str) -> None:
