@@ -265,6 +265,29 @@ def test_show_is_a_gallery_with_errors_in_it(grounded: pd.DataFrame) -> None:
     assert len(grounded["image"].iloc[:2].vlm.show().items) == 2
 
 
+def test_cards_of_errors_bear_the_error_s_own_name_once(tmp_path: Path) -> None:
+    accessor.register()
+    registry.load("boxes", engine="scripted", script=answer)
+    cells = ["gone.png", 5, None, picture()]
+    frame = pd.DataFrame({"image": pd.Series(cells, dtype=object)}).vlm.caption(show_progress=False)
+    bundle = frame.vlm.show()._repr_mimebundle_()
+    html, text = bundle["text/html"], bundle["text/plain"]
+    assert "<b>SourceNotFound</b><br>no such file: gone.png." in html
+    assert html.count("<b>SourceError</b><br>no image in") == 2, "the number, the null"
+    assert "row_0" not in html, "no name of a file that there is not"
+    assert html.count("<bdi>row 1</bdi>") == 1
+    assert text.startswith("SourceNotFound: no such file: gone.png.")
+
+
+def test_a_gallery_of_some_rows_says_so(grounded: pd.DataFrame) -> None:
+    some = grounded.vlm.show(2)
+    assert repr(some).endswith("2 of 6 rows; show(6) shows all")
+    assert "2 of 6 rows; show(6) shows all" in some._repr_mimebundle_()["text/html"]
+    assert "shows" not in grounded.vlm.show()._repr_mimebundle_()["text/html"]
+    many = pd.concat([grounded["image"]] * 20).vlm.show()
+    assert repr(many).endswith("12 of 120 rows; show(48) shows more")
+
+
 def test_without_boxes_the_call_says_so(grounded: pd.DataFrame) -> None:
     with pytest.raises(ValueError, match=r"no boxes yet; df\.vlm\.ground"):
         grounded[["image"]].vlm.boxes()

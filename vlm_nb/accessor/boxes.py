@@ -155,11 +155,14 @@ def _labelled(
 
 def file_name(cell: Any, row: int) -> str:
     """A path or URL (without credentials) as it is; a name by the row's number for an image in memory."""
-    if is_null(cell):
-        return f"row_{row:06}"
+    return f"row_{row:06}" if is_null(cell) else name_in(cell) or f"row_{row:06}.png"
+
+
+def name_in(cell: Any) -> str | None:
+    """The path or URL (without credentials) that a cell holds; None for anything else."""
     found = [item for item in expand(cell) if isinstance(item, Source)] if isinstance(cell, str) else []
     if found and found[0].kind in ("path", "url"):
         return found[0].label
     if isinstance(cell, Mapping) and cell.get("path"):
         return str(cell["path"])
-    return str(cell) if isinstance(cell, (str, Path)) and len(str(cell)) < 1000 else f"row_{row:06}.png"
+    return str(cell) if isinstance(cell, (str, Path)) and len(str(cell)) < 1000 else None

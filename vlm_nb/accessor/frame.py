@@ -131,7 +131,8 @@ class FrameAccessor:
         """A gallery of the first ``count`` rows with their answers, boxes and errors."""
         from .show import Gallery, cards
 
-        return Gallery(cards(self._frame, image_column(self._frame, self._image(image)), count, name))
+        images = image_column(self._frame, self._image(image))
+        return Gallery(cards(self._frame, images, count, name), len(self._frame))
 
     def boxes(self, name: str | None = None, *, pixels: bool = False) -> pd.DataFrame:
         """One row for each box, under the index of its image's row.

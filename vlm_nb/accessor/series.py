@@ -62,7 +62,8 @@ class SeriesAccessor:
         """A gallery of the first ``count`` images."""
         from .show import Gallery, cards
 
-        return Gallery(cards(self._series.to_frame("image"), self._series, count, None))
+        items = cards(self._series.to_frame("image"), self._series, count, None)
+        return Gallery(items, len(self._series))
 
     def _answered(self, call: Call) -> pd.Series[Any]:
         answers = answer_rows(self._series, prompt_of(call.prompt, self._series), call)

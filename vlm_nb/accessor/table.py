@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from .. import errors
 from ..asking import Job
 from ..batch import Counts, Run, cancelled_row, in_ipython, interrupted
 from ..batch.rows import Expander
@@ -46,6 +47,15 @@ class Answers:
 def text_of(error: VLMError) -> str:
     """An error as a cell holds it."""
     return f"{type(error).__name__}: {error}"
+
+
+def error_of(text: str, *, source: str, row: int) -> VLMError:
+    """The error that ``text_of`` wrote; a SourceError of that text for anything else."""
+    name, _, message = text.partition(": ")
+    kind = getattr(errors, name, None)
+    if isinstance(kind, type) and issubclass(kind, VLMError):
+        return kind(message, source=source, index=row)
+    return SourceError(text, source=source, index=row)
 
 
 class _Rows:
