@@ -170,6 +170,8 @@ def test_an_empty_table_gets_its_columns(model: Any) -> None:
     empty = pd.DataFrame({"image": pd.Series([], dtype=object)})
     assert list(empty.vlm.caption(show_progress=False).columns) == ["image", "caption", "caption_error"]
     assert len(empty.vlm.ground(show_progress=False)) == 0
+    for nothing in (pd.DataFrame({"image": []}), pd.DataFrame({"image": np.zeros(0)})):
+        assert list(nothing.vlm.caption(show_progress=False)) == ["image", "caption", "caption_error"]
     assert len(empty["image"].vlm.caption(show_progress=False)) == 0
 
 
@@ -402,6 +404,8 @@ def test_an_unknown_setting_names_the_nearest(model: Any, frame: pd.DataFrame) -
         ({"x": [{"bytes": b"", "path": "a.png"}], "y": [1]}, "x"),
         ({"path": ["noending"], "label": ["dog"]}, "path"),
         ({"image": [None], "label": [None]}, "image"),
+        ({"image": np.zeros(0)}, "image"),
+        ({"image": [np.nan, np.nan], "n": [1, 2]}, "image"),
         ({"image": ["a.png"], "thumbnail": ["b.png"]}, "image"),
         ({"Image": ["a.png"], "other": ["b.png"]}, "Image"),
         ({"url": ["https://host/a.png"], "caption": ["see a.pdf"]}, "url"),
