@@ -391,6 +391,48 @@ def test_an_unknown_setting_names_the_nearest(model: Any, frame: pd.DataFrame) -
     assert ASKED == []
 
 
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({"progress": False}, "did you mean show_progress"),
+        ({"column": "file"}, r"did you mean image\?"),
+        ({"output_column": "seen"}, r"did you mean name\?"),
+        ({"batch_size": 4}, "max_batch_size="),
+        ({"qqqq": 4}, "allowed are: .*image.*name.*show_progress"),
+    ],
+    ids=str,
+)
+def test_a_keyword_of_another_tool_names_ours(
+    model: Any, frame: pd.DataFrame, given: dict[str, Any], wanted: str
+) -> None:
+    for table in (frame, frame["image"]):
+        with pytest.raises(OptionError, match=wanted):
+            table.vlm.caption(**given)
+
+
+def test_settings_of_another_form_go_with_a_question_series(model: Any, frame: pd.DataFrame) -> None:
+    how = {"generation_config": {"max_new_tokens": 1}, "show_progress": False}
+    assert frame.vlm.ask(frame["kind"], **how)["answer"].tolist() == ["to"] * 4
+
+
+def test_an_unknown_call_names_the_nearest(frame: pd.DataFrame) -> None:
+    for name, wanted in (("detect", "ground"), ("vqa", "ask"), ("captoin", "caption")):
+        with pytest.raises(AttributeError, match=rf"no '{name}'; did you mean {wanted}\(\.\.\.\)"):
+            getattr(frame.vlm, name)
+    with pytest.raises(AttributeError, match="there are: caption, ask, ground, extract, show"):
+        _ = frame["image"].vlm.qqqq
+    assert not hasattr(frame.vlm, "_repr_html_")
+
+
+def test_the_accessor_says_what_it_is(frame: pd.DataFrame) -> None:
+    first, calls = repr(frame.vlm).splitlines()
+    assert first == "df.vlm: 4 rows; images in 'image'"
+    assert calls.startswith("calls: caption, ask, ground, extract, retry_failed")
+    assert "to_coco" in calls
+    assert "no column of images found among 'kind'" in repr(frame[["kind"]].vlm)
+    assert repr(frame["image"].vlm).splitlines()[0] == "series.vlm: 4 rows"
+
+
 # Columns ----------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from ..errors import OptionError
 from .call import Call, make_call
 from .columns import image_column
+from .guide import Guided
 from .merge import check_clash, noted, with_answers, with_retried
 from .questions import prompt_of
 from .table import NO_IMAGE, answer_rows
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 Place = str | os.PathLike[str]
 
 
-class FrameAccessor:
+class FrameAccessor(Guided):
     """Images of a DataFrame's column, answered in batches.
 
     Calls return a new frame with the same index, the original columns, and new ones; ``attrs["vlm"]`` says
@@ -37,6 +38,13 @@ class FrameAccessor:
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self._frame = frame
+
+    def _about(self) -> str:
+        try:
+            images = f"images in {image_column(self._frame, self._image(None)).name!r}"
+        except OptionError as error:
+            images = error.message
+        return f"df.vlm: {len(self._frame):,} rows; {images}"
 
     def caption(self, **options: Any) -> pd.DataFrame:
         """Describe each image: columns ``caption`` and ``caption_error``."""
