@@ -336,13 +336,13 @@ def test_progress_writes_plain_lines_where_there_is_no_front_end(
 
 
 def test_progress_tells_rate_failures_and_what_was_known() -> None:
-    counts = pipeline.Counts(rows=1200, hits=1000, failed=3)
+    counts = batch.Counts(rows=1200, hits=1000, failed=3)
     assert (
         summary(counts, 5000, 10.0)
         == "1,200 of 5,000 rows in 10.0 s, 20.0 rows/s; 1,000 already known, 3 failed"
     )
-    assert summary(pipeline.Counts(rows=5, hits=5), 5, 10.0) == "5 rows in 10.0 s; 5 already known"
-    stopped = pipeline.Counts(rows=102, stopped=True)
+    assert summary(batch.Counts(rows=5, hits=5), 5, 10.0) == "5 rows in 10.0 s; 5 already known"
+    stopped = batch.Counts(rows=102, stopped=True)
     assert summary(stopped, 1500, 3.0) == "102 of 1,500 rows in 3.0 s, 34.0 rows/s; stopped"
 
 
@@ -351,8 +351,8 @@ def test_a_bar_on_a_terminal_leaves_one_line(
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     progress = Progress(10)
-    progress.show(pipeline.Counts(rows=5, failed=1))
-    progress.close(pipeline.Counts(rows=10, failed=1))
+    progress.show(batch.Counts(rows=5, failed=1))
+    progress.close(batch.Counts(rows=10, failed=1))
     assert capsys.readouterr().err.splitlines()[-1].endswith("1 failed")
 
 

@@ -11,13 +11,14 @@ from ..asking import Job
 from ..errors import Cancelled, ModelUnloaded, OptionError, VLMError
 from ..results import Outcome
 from .book import Book
+from .counts import Counts
 from .identity import Answerer
 from .jsonl import Conversations, MakeJob, check_apart
 from .lookup import known_rows
 from .options import RUN_KEYS, RunOptions, ledger_path, split_options
 from .output import Line, plain_line
 from .parquet import Columns, run_parquet
-from .pipeline import Counts, Pipeline
+from .pipeline import Pipeline
 from .progress import Progress
 from .rows import JobMaker, items_of, jobs_of
 from .stopping import in_ipython, interrupted

@@ -17,11 +17,11 @@ from typing import Any
 
 from ..asking import Job
 from ..errors import ModelUnloaded, OptionError, SourceNotFound
+from .counts import Counts
 from .identity import Answerer, Keys, model_identity
 from .jsonl import check_apart
 from .options import RunOptions
 from .parts import ENDINGS, Stretch, StretchWork, arrow
-from .pipeline import Counts
 from .progress import Progress
 
 NOTE = "_vlm_nb.json"

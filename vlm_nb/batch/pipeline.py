@@ -12,7 +12,6 @@ import functools
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -22,6 +21,7 @@ from ..errors import Cancelled, MissingDependency, ModelUnloaded, VLMError
 from ..request import Completion
 from ..results import Outcome
 from .book import Book, Row
+from .counts import Counts
 from .identity import Answerer
 from .preparing import Found, Preparer, own_error
 from .ready import ReadyRow, ReadyRows
@@ -34,22 +34,6 @@ KNOWN_ROWS = 512
 """So many rows in a row that were known already, and as many are looked up ahead."""
 _CHUNK = 64
 _DOWNLOADS = 16
-
-
-@dataclass(slots=True)
-class Counts:
-    """How far a run is: finished rows, those without an image, those known already, failed and runaway ones.
-
-    A runaway answer repeated itself without end and was cut. ``stopped``: the run ended before its last row;
-    rows that this cancelled are not finished and have not failed.
-    """
-
-    rows: int = 0
-    nulls: int = 0
-    hits: int = 0
-    failed: int = 0
-    runaway: int = 0
-    stopped: bool = False
 
 
 class Pipeline:
@@ -222,7 +206,7 @@ class Pipeline:
     def _hold(self, row: Row, outcome: Outcome) -> None:
         """Count and keep one finished row until it is handed out."""
         self._open -= 1
-        self._count(outcome)
+        self.counts.add(outcome)
         label = row.job.label
         result, error = outcome
         if result is not None and (result.index != row.position or result.source != label):
@@ -232,13 +216,6 @@ class Pipeline:
             error.source, error.index = error.source or label, row.position
         self._book.append(row, outcome)
         self._done.append((row.position, outcome))
-
-    def _count(self, outcome: Outcome) -> None:
-        result, error = outcome
-        cancelled = isinstance(error, Cancelled)
-        self.counts.rows += not cancelled
-        self.counts.failed += error is not None and not cancelled
-        self.counts.runaway += result is not None and result.usage.finish_reason == "runaway"
 
 
 def _for_another(outcome: Outcome, of: Job) -> Outcome:

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from .pipeline import Counts
+from .counts import Counts
 
 FIRST_LINE_SECONDS = 5.0
 LINE_SECONDS = 15.0
