@@ -339,9 +339,13 @@ def test_progress_tells_rate_failures_and_what_was_known() -> None:
     counts = batch.Counts(rows=1200, hits=1000, failed=3)
     assert (
         summary(counts, 5000, 10.0)
-        == "1,200 of 5,000 rows in 10.0 s, 20.0 rows/s; 1,000 already known, 3 failed"
+        == "1,200 of 5,000 rows in 10.0 s, 19.7 rows/s; 1,000 already known, 3 failed"
     )
     assert summary(batch.Counts(rows=5, hits=5), 5, 10.0) == "5 rows in 10.0 s; 5 already known"
+    assert (
+        summary(batch.Counts(rows=9, hits=5, failed=4), 9, 1.0)
+        == "9 rows in 1.0 s; 5 already known, 4 failed"
+    )
     stopped = batch.Counts(rows=102, stopped=True)
     assert summary(stopped, 1500, 3.0) == "102 of 1,500 rows in 3.0 s, 34.0 rows/s; stopped"
 

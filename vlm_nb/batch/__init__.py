@@ -103,7 +103,7 @@ class Run:
         self._closed = True
         self._pipeline.close()
         counts = self.counts
-        self._book.close(rows=counts.rows, hits=counts.hits, failed=counts.failed)
+        self._book.close(rows=counts.rows - counts.nulls, hits=counts.hits, failed=counts.failed)
         if self._progress:
             self._progress.close(counts)
         self._book.tick()

@@ -59,9 +59,9 @@ class Progress:
 
 
 def summary(counts: Counts, total: int | None, seconds: float) -> str:
-    """One line: rows, of how many, in how long, how fast the new ones, whether stopped, known, failed."""
+    """One line: rows, of how many, in how long, how fast those answered now, what became of the rest."""
     of = f" of {total:,}" if total and total > counts.rows else ""
-    new = counts.rows - counts.hits - counts.nulls
+    new = counts.rows - counts.nulls - counts.hits - counts.failed
     speed = new / max(seconds, 1e-9)
     rate = f", {speed:,.1f} rows/s" if speed >= 1 else f", {speed:.2g} rows/s"
     rate = rate if new and seconds > 0.05 else ""
