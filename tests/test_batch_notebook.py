@@ -90,3 +90,6 @@ def test_cells_queued_behind_a_stopped_one_do_not_run(kernel: Kernel) -> None:
     assert kernel.collect(queued).status == "aborted"
     after = kernel.run("print(rest, 0 < out['answer'].notna().sum() < 20_000, 'ran' in globals())")
     assert (after.status, after.text.strip()) == ("ok", "True True False")
+    silent = kernel.collect(str(kernel.client.execute(QUEUED.replace("what", "who"), silent=True)))
+    assert silent.status == "ok"
+    assert kernel.run("1").status == "ok", "a silent cell's interrupt is no other cell's"
