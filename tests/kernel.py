@@ -17,10 +17,11 @@ SETUP = "%load_ext vlm_nb\nimport vlm_nb"
 
 @dataclass
 class Reply:
-    """What one cell sent: every message on iopub in order, and the final reply."""
+    """What one cell sent: every message on iopub in order, the final reply's status and all of it."""
 
     messages: list[dict[str, Any]] = field(default_factory=list)
     status: str = ""
+    answer: dict[str, Any] = field(default_factory=dict)
 
     def contents(self, kind: str) -> list[dict[str, Any]]:
         """The contents of all messages of a type."""
@@ -65,7 +66,7 @@ class Kernel:
         answer = self.client.get_shell_msg(timeout=timeout)
         while answer["parent_header"].get("msg_id") != cell:
             answer = self.client.get_shell_msg(timeout=timeout)
-        reply.status = answer["content"]["status"]
+        reply.answer, reply.status = answer["content"], answer["content"]["status"]
         return reply
 
     def messages(self, cell: str, timeout: float) -> Iterator[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import re
 import threading
 import time
 import warnings
@@ -169,6 +170,8 @@ def test_an_empty_table_gets_its_columns(model: Any) -> None:
     empty = pd.DataFrame({"image": pd.Series([], dtype=object)})
     assert list(empty.vlm.caption(show_progress=False).columns) == ["image", "caption", "caption_error"]
     assert len(empty.vlm.ground(show_progress=False)) == 0
+    for nothing in (pd.DataFrame({"image": []}), pd.DataFrame({"image": np.zeros(0)})):
+        assert list(nothing.vlm.caption(show_progress=False)) == ["image", "caption", "caption_error"]
     assert len(empty["image"].vlm.caption(show_progress=False)) == 0
 
 
@@ -234,6 +237,21 @@ def test_a_null_image_is_a_null_answer_and_no_question(model: Any, paths: list[s
     assert pd.isna(out["answer"].iloc[1])
     assert "no image in this row" in out["answer_error"].iloc[1]
     assert len(ASKED) == 1
+
+
+def test_the_line_under_a_run_counts_every_row_once(
+    model: Any, paths: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = pd.DataFrame({"image": [*paths[:2], None, "gone.png", np.nan, "away.png"]})
+    frame.iloc[:2].vlm.ask("q", show_progress=False)
+    out = frame.vlm.ask("q", show_progress=True)
+    line = capsys.readouterr().err.strip()
+    assert re.fullmatch(r"6 rows in .* s(, .* rows/s)?; 2 without an image, 2 already known, 2 failed", line)
+    assert out["answer_error"].notna().sum() == 4, "failed or without an image"
+    call = out.attrs["vlm"]["calls"]["answer"]
+    assert (call["rows"], call["nulls"], call["known"], call["failed"]) == (6, 2, 2, 2)
+    again = out.vlm.retry_failed(show_progress=False).attrs["vlm"]["calls"]["answer"]
+    assert (again["rows"], again["nulls"], again["failed"]) == (6, 2, 2)
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -373,6 +391,48 @@ def test_an_unknown_setting_names_the_nearest(model: Any, frame: pd.DataFrame) -
     assert ASKED == []
 
 
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({"progress": False}, "did you mean show_progress"),
+        ({"column": "file"}, r"did you mean image\?"),
+        ({"output_column": "seen"}, r"did you mean name\?"),
+        ({"batch_size": 4}, "max_batch_size="),
+        ({"qqqq": 4}, "allowed are: .*image.*name.*show_progress"),
+    ],
+    ids=str,
+)
+def test_a_keyword_of_another_tool_names_ours(
+    model: Any, frame: pd.DataFrame, given: dict[str, Any], wanted: str
+) -> None:
+    for table in (frame, frame["image"]):
+        with pytest.raises(OptionError, match=wanted):
+            table.vlm.caption(**given)
+
+
+def test_settings_of_another_form_go_with_a_question_series(model: Any, frame: pd.DataFrame) -> None:
+    how = {"generation_config": {"max_new_tokens": 1}, "show_progress": False}
+    assert frame.vlm.ask(frame["kind"], **how)["answer"].tolist() == ["to"] * 4
+
+
+def test_an_unknown_call_names_the_nearest(frame: pd.DataFrame) -> None:
+    for name, wanted in (("detect", "ground"), ("vqa", "ask"), ("captoin", "caption")):
+        with pytest.raises(AttributeError, match=rf"no '{name}'; did you mean {wanted}\(\.\.\.\)"):
+            getattr(frame.vlm, name)
+    with pytest.raises(AttributeError, match="there are: caption, ask, ground, extract, show"):
+        _ = frame["image"].vlm.qqqq
+    assert not hasattr(frame.vlm, "_repr_html_")
+
+
+def test_the_accessor_says_what_it_is(frame: pd.DataFrame) -> None:
+    first, calls = repr(frame.vlm).splitlines()
+    assert first == "df.vlm: 4 rows; images in 'image'"
+    assert calls.startswith("calls: caption, ask, ground, extract, retry_failed")
+    assert "to_coco" in calls
+    assert "no column of images found among 'kind'" in repr(frame[["kind"]].vlm)
+    assert repr(frame["image"].vlm).splitlines()[0] == "series.vlm: 4 rows"
+
+
 # Columns ----------------------------------------------------------------------------------------------------
 
 
@@ -386,6 +446,8 @@ def test_an_unknown_setting_names_the_nearest(model: Any, frame: pd.DataFrame) -
         ({"x": [{"bytes": b"", "path": "a.png"}], "y": [1]}, "x"),
         ({"path": ["noending"], "label": ["dog"]}, "path"),
         ({"image": [None], "label": [None]}, "image"),
+        ({"image": np.zeros(0)}, "image"),
+        ({"image": [np.nan, np.nan], "n": [1, 2]}, "image"),
         ({"image": ["a.png"], "thumbnail": ["b.png"]}, "image"),
         ({"Image": ["a.png"], "other": ["b.png"]}, "Image"),
         ({"url": ["https://host/a.png"], "caption": ["see a.pdf"]}, "url"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import re
 import sys
 import threading
 import time
@@ -271,10 +272,14 @@ def test_interrupt_outside_ipython_cancels_and_raises() -> None:
     model.unload()
 
 
-def test_interrupt_in_ipython_returns_what_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt_in_ipython_returns_what_is_finished(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(batch, "in_ipython", lambda: True)
     model = scripted(echo, delay=0.001)
-    outcomes = batch.run(model, Interrupting(numbered(model, 499), 300, 500), show_progress=False, total=499)
+    jobs = Interrupting(numbered(model, 499), 300, 500)
+    with pytest.warns(UserWarning, match="interrupted: .* of 499 rows are answered. Run the cell again"):
+        outcomes = batch.run(model, jobs, show_progress=True, total=499)
     model.unload()
     assert len(outcomes) == 499
     done = [o for o in outcomes if o.error is None]
@@ -284,6 +289,8 @@ def test_interrupt_in_ipython_returns_what_is_finished(monkeypatch: pytest.Monke
     assert all(isinstance(o.error, Cancelled) for o in left)
     assert "Run the same" in str(outcomes[-1].error)
     assert all(o.unwrap().caption == f"row {i}" for i, o in enumerate(outcomes) if o.error is None)
+    line = capsys.readouterr().err.strip()
+    assert re.fullmatch(rf"{len(done)} of 499 rows in .* rows/s; stopped", line), line
 
 
 def test_a_second_interrupt_raises(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,11 +336,18 @@ def test_progress_writes_plain_lines_where_there_is_no_front_end(
 
 
 def test_progress_tells_rate_failures_and_what_was_known() -> None:
-    counts = pipeline.Counts(rows=1200, hits=1000, failed=3)
+    counts = batch.Counts(rows=1200, hits=1000, failed=3)
     assert (
         summary(counts, 5000, 10.0)
-        == "1,200 of 5,000 rows in 10.0 s, 120.0 rows/s; 1,000 already known, 3 failed"
+        == "1,200 of 5,000 rows in 10.0 s, 19.7 rows/s; 1,000 already known, 3 failed"
     )
+    assert summary(batch.Counts(rows=5, hits=5), 5, 10.0) == "5 rows in 10.0 s; 5 already known"
+    assert (
+        summary(batch.Counts(rows=9, hits=5, failed=4), 9, 1.0)
+        == "9 rows in 1.0 s; 5 already known, 4 failed"
+    )
+    stopped = batch.Counts(rows=102, stopped=True)
+    assert summary(stopped, 1500, 3.0) == "102 of 1,500 rows in 3.0 s, 34.0 rows/s; stopped"
 
 
 def test_a_bar_on_a_terminal_leaves_one_line(
@@ -341,8 +355,8 @@ def test_a_bar_on_a_terminal_leaves_one_line(
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     progress = Progress(10)
-    progress.show(pipeline.Counts(rows=5, failed=1))
-    progress.close(pipeline.Counts(rows=10, failed=1))
+    progress.show(batch.Counts(rows=5, failed=1))
+    progress.close(batch.Counts(rows=10, failed=1))
     assert capsys.readouterr().err.splitlines()[-1].endswith("1 failed")
 
 

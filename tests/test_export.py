@@ -265,8 +265,55 @@ def test_show_is_a_gallery_with_errors_in_it(grounded: pd.DataFrame) -> None:
     assert len(grounded["image"].iloc[:2].vlm.show().items) == 2
 
 
+def test_cards_of_errors_bear_the_error_s_own_name_once(tmp_path: Path) -> None:
+    accessor.register()
+    registry.load("boxes", engine="scripted", script=answer)
+    cells = ["gone.png", 5, None, picture()]
+    frame = pd.DataFrame({"image": pd.Series(cells, dtype=object)}).vlm.caption(show_progress=False)
+    bundle = frame.vlm.show()._repr_mimebundle_()
+    html, text = bundle["text/html"], bundle["text/plain"]
+    assert "<b>SourceNotFound</b><br>no such file: gone.png." in html
+    assert html.count("<b>SourceError</b><br>no image in") == 2, "the number, the null"
+    assert "row_0" not in html, "no name of a file that there is not"
+    assert html.count("<bdi>row 1</bdi>") == 1
+    assert text.startswith("SourceNotFound: no such file: gone.png.")
+
+
+def test_a_gallery_of_some_rows_says_so(grounded: pd.DataFrame) -> None:
+    some = grounded.vlm.show(2)
+    assert repr(some).endswith("2 of 6 rows; show(6) shows all")
+    assert "2 of 6 rows; show(6) shows all" in some._repr_mimebundle_()["text/html"]
+    assert "shows" not in grounded.vlm.show()._repr_mimebundle_()["text/html"]
+    many = pd.concat([grounded["image"]] * 20).vlm.show()
+    assert repr(many).endswith("12 of 120 rows; show(48) shows more")
+
+
 def test_without_boxes_the_call_says_so(grounded: pd.DataFrame) -> None:
     with pytest.raises(ValueError, match=r"no boxes yet; df\.vlm\.ground"):
         grounded[["image"]].vlm.boxes()
+    with pytest.raises(ValueError, match=r"no boxes yet; df\.vlm\.ground"):
+        grounded[["image"]].vlm.to_supervision()
     with pytest.raises(ValueError, match="no column of boxes is called 'cars'"):
         grounded.vlm.to_coco("never.json", name="cars")
+
+
+@pytest.mark.parametrize("export_call", ["to_coco", "to_yolo", "to_label_studio", "to_jsonl"])
+def test_a_table_with_nothing_to_write_says_so_and_writes_nothing(
+    grounded: pd.DataFrame, tmp_path: Path, export_call: str
+) -> None:
+    bare = grounded[["image"]].copy()
+    bare.attrs.clear()
+    with pytest.raises(ValueError, match=r"no boxes yet; df\.vlm\.ground"):
+        getattr(bare.vlm, export_call)(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+    nowhere = grounded.iloc[3:5]  # grounded, and no row has boxes
+    getattr(nowhere.vlm, export_call)(tmp_path / "out")
+    assert (tmp_path / "out").exists()
+
+
+def test_captions_alone_are_enough_for_tasks_and_lines(grounded: pd.DataFrame, tmp_path: Path) -> None:
+    captioned = grounded[["image"]].vlm.caption(show_progress=False)
+    assert captioned.vlm.to_jsonl(tmp_path / "rows.jsonl") == 6
+    assert captioned.vlm.to_label_studio(tmp_path / "tasks.json")[0]["data"]["caption"] == "a red box"
+    with pytest.raises(ValueError, match="no boxes yet"):
+        captioned.vlm.to_coco(tmp_path / "coco.json")

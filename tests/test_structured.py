@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
 import pytest
 
-from vlm_nb import demo
+from vlm_nb import accessor, demo
 from vlm_nb.engines.spec import LoadSpec
 from vlm_nb.errors import CapabilityError, MissingDependency, SchemaError
 from vlm_nb.model import VLM
@@ -140,3 +141,16 @@ def test_an_engine_that_cannot_says_so_before_running(image: Path) -> None:
     with pytest.raises(CapabilityError, match="schema"):
         plain.extract(image, ["a", "b"])
     plain.unload()
+
+
+def test_without_xgrammar_a_table_or_list_raises_once(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    accessor.register()
+    monkeypatch.setitem(sys.modules, "xgrammar", None)
+    fresh = open_model(LoadSpec(model="demo"))
+    frame = pd.DataFrame({"image": [str(image)] * 3 + [str(demo.sample_images()["wide.png"])]})
+    with pytest.raises(MissingDependency, match='pip install "xgrammar>='):
+        frame.vlm.extract(Thing, model=fresh, show_progress=False)
+    with pytest.raises(MissingDependency, match='pip install "xgrammar>='):
+        fresh(source=frame["image"].tolist(), user_prompt="?", schema=Thing, show_progress=False)
+    assert fresh(source=[image], user_prompt="What is shown?", show_progress=False)[0].error is None
+    fresh.unload()

@@ -33,6 +33,14 @@ def grounding_name(frame: pd.DataFrame, name: str | None) -> str | None:
     return candidates[0] if candidates else None
 
 
+def needed_boxes(frame: pd.DataFrame, name: str | None) -> str:
+    """``grounding_name`` where there must be one. Raises OptionError for a table that was never grounded."""
+    column = grounding_name(frame, name)
+    if column is None:
+        raise OptionError("there are no boxes yet; df.vlm.ground(...) makes them.")
+    return column
+
+
 def phrases_of(cell: Any) -> tuple[GroundedPhrase, ...]:
     """The phrases of a cell: a list of dicts as ``ground`` makes it, also after Parquet or JSON."""
     if is_null(cell):
@@ -84,9 +92,7 @@ def status_of(frame: pd.DataFrame, column: str, row: int) -> GroundingStatus | N
 
 def box_rows(frame: pd.DataFrame, name: str | None, *, pixels: bool) -> pd.DataFrame:
     """One row a box; see ``FrameAccessor.boxes``."""
-    column = grounding_name(frame, name)
-    if column is None:
-        raise OptionError("there are no boxes yet; df.vlm.ground(...) makes them.")
+    column = needed_boxes(frame, name)
     rows: list[int] = []
     found: list[dict[str, Any]] = []
     for row, cell in enumerate(frame[column]):
@@ -113,13 +119,27 @@ def _box(phrase: GroundedPhrase, size: tuple[int, int] | None, pixels: bool) -> 
     }
 
 
-def labelled_images(frame: pd.DataFrame, images: pd.Series[Any], name: str | None) -> Iterator[LabelledImage]:
-    """Yield the rows as exporters take them, in order; ``image`` is None where a row has none."""
-    column = grounding_name(frame, name)
-    texts = [n for n, call in noted(frame)["calls"].items() if call["task"] in ("caption", "ask")]
-    texts = [n for n in texts if n in frame.columns] or [
-        n for n in ("caption", "answer") if n in frame.columns
-    ]
+def labelled_images(
+    frame: pd.DataFrame, images: pd.Series[Any], name: str | None, *, texts_do: bool
+) -> Iterator[LabelledImage]:
+    """The rows as exporters take them, in order; ``image`` is None where a row has none.
+
+    Raises OptionError where there is nothing to write: no boxes, and if ``texts_do`` no captions or answers.
+    """
+    texts = text_names(frame) if texts_do else []
+    column = grounding_name(frame, name) if texts else needed_boxes(frame, name)
+    return _labelled(frame, images, column, texts)
+
+
+def text_names(frame: pd.DataFrame) -> list[str]:
+    """The columns of captions and answers: those that calls made, else those called so."""
+    made = [n for n, call in noted(frame)["calls"].items() if call["task"] in ("caption", "ask")]
+    return [n for n in made if n in frame.columns] or [n for n in ("caption", "answer") if n in frame.columns]
+
+
+def _labelled(
+    frame: pd.DataFrame, images: pd.Series[Any], column: str | None, texts: list[str]
+) -> Iterator[LabelledImage]:
     for row, cell in enumerate(images):
         answers = {text: frame[text].iloc[row] for text in texts}
         yield LabelledImage(
@@ -135,11 +155,14 @@ def labelled_images(frame: pd.DataFrame, images: pd.Series[Any], name: str | Non
 
 def file_name(cell: Any, row: int) -> str:
     """A path or URL (without credentials) as it is; a name by the row's number for an image in memory."""
-    if is_null(cell):
-        return f"row_{row:06}"
+    return f"row_{row:06}" if is_null(cell) else name_in(cell) or f"row_{row:06}.png"
+
+
+def name_in(cell: Any) -> str | None:
+    """The path or URL (without credentials) that a cell holds; None for anything else."""
     found = [item for item in expand(cell) if isinstance(item, Source)] if isinstance(cell, str) else []
     if found and found[0].kind in ("path", "url"):
         return found[0].label
     if isinstance(cell, Mapping) and cell.get("path"):
         return str(cell["path"])
-    return str(cell) if isinstance(cell, (str, Path)) and len(str(cell)) < 1000 else f"row_{row:06}.png"
+    return str(cell) if isinstance(cell, (str, Path)) and len(str(cell)) < 1000 else None

@@ -10,8 +10,10 @@ from .. import registry
 from ..asking import Task
 from ..batch import RUN_KEYS, Counts, JobMaker, RunOptions
 from ..errors import CapabilityError, OptionError
+from ..request import GenerationConfig
 from ..results import Prediction, json_safe
 from ..schema import AnswerSchema, as_schema
+from .guide import check_keywords
 
 if TYPE_CHECKING:
     from ..model import VLM
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 Kind = Literal["text", "integer", "object"]
 Take = Callable[[Prediction], Any]
 _OWN = ("image", "name", "model", "on_error", "overwrite", "show_progress", *RUN_KEYS)
+_OF_JOBS = ("system", "schema", "generation_config", *GenerationConfig.names())
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,7 @@ class Call:
                 "quantization": info.quantization,
             },
             "rows": counts.rows,
+            "nulls": counts.nulls,
             "known": counts.hits,
             "failed": counts.failed,
             "runaway": counts.runaway,
@@ -117,15 +121,13 @@ def make_call(task: Task, name: str, prompt: Any, options: Mapping[str, Any], *,
     all rows, CapabilityError where the engine cannot constrain answers to ``schema``.
     """
     model = registry.current(options.get("model"))
+    check_keywords(options, _OWN, _OF_JOBS)
     settings = {key: value for key, value in options.items() if key not in _OWN}
     wanted = None if schema is None else as_schema(schema)
     maker = JobMaker(model.job, task, **settings, **({} if wanted is None else {"schema": wanted}))
     if wanted is not None:
         _can_constrain(model)
-    if prompt is None or isinstance(prompt, str):
-        maker.template(prompt)
-    else:
-        model.generation({key: value for key, value in settings.items() if key != "system"})
+    maker.template(prompt if prompt is None or isinstance(prompt, str) else "?")
     how = {key: options[key] for key in ("show_progress", *RUN_KEYS) if key in options}
     name = str(options.get("name") or name)
     columns = box_columns(name) if task in ("detect", "locate") else text_columns(name)

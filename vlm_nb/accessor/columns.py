@@ -93,9 +93,13 @@ def _columns_called(frame: pd.DataFrame, name: Hashable) -> list[pd.Series[Any]]
 
 
 def _can_hold(frame: pd.DataFrame, name: Hashable) -> bool:
-    """Whether a column's type can hold images at all: numbers and dates cannot."""
-    kinds = [_kind_of(column) for column in _columns_called(frame, name)]
-    return any(pd.api.types.is_object_dtype(kind) or pd.api.types.is_string_dtype(kind) for kind in kinds)
+    """Whether a column's type can hold images at all: numbers and dates cannot, unless all are null."""
+    return any(_is_open(_kind_of(column)) or column.isna().all() for column in _columns_called(frame, name))
+
+
+def _is_open(kind: Any) -> bool:
+    """Whether a column of that type may hold paths, bytes or objects."""
+    return pd.api.types.is_object_dtype(kind) or pd.api.types.is_string_dtype(kind)
 
 
 def _kind_of(column: pd.Series[Any]) -> Any:

@@ -11,6 +11,7 @@ import pandas as pd
 from ..errors import OptionError
 from .call import Call, make_call
 from .columns import image_column
+from .guide import Guided
 from .merge import check_clash, noted, with_answers, with_retried
 from .questions import prompt_of
 from .table import NO_IMAGE, answer_rows
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 Place = str | os.PathLike[str]
 
 
-class FrameAccessor:
+class FrameAccessor(Guided):
     """Images of a DataFrame's column, answered in batches.
 
     Calls return a new frame with the same index, the original columns, and new ones; ``attrs["vlm"]`` says
@@ -37,6 +38,13 @@ class FrameAccessor:
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self._frame = frame
+
+    def _about(self) -> str:
+        try:
+            images = f"images in {image_column(self._frame, self._image(None)).name!r}"
+        except OptionError as error:
+            images = error.message
+        return f"df.vlm: {len(self._frame):,} rows; {images}"
 
     def caption(self, **options: Any) -> pd.DataFrame:
         """Describe each image: columns ``caption`` and ``caption_error``."""
@@ -63,7 +71,7 @@ class FrameAccessor:
         """Read typed values from each image: one column for each field of ``schema``, and ``extract_error``.
 
         ``schema`` is a pydantic model, dataclass, JSON schema, regex or list of choices. Raises
-        CapabilityError where the engine cannot constrain answers.
+        CapabilityError where the engine cannot constrain answers, MissingDependency where it lacks a package.
         """
         from ..schema import as_schema
 
@@ -131,7 +139,8 @@ class FrameAccessor:
         """A gallery of the first ``count`` rows with their answers, boxes and errors."""
         from .show import Gallery, cards
 
-        return Gallery(cards(self._frame, image_column(self._frame, self._image(image)), count, name))
+        images = image_column(self._frame, self._image(image))
+        return Gallery(cards(self._frame, images, count, name), len(self._frame))
 
     def boxes(self, name: str | None = None, *, pixels: bool = False) -> pd.DataFrame:
         """One row for each box, under the index of its image's row.
@@ -168,7 +177,7 @@ class FrameAccessor:
         """Write Label Studio tasks with the boxes as predictions (see ``vlm_nb.export.to_label_studio``)."""
         from .. import export
 
-        return export.to_label_studio(self._labelled(name, image), path, **options)
+        return export.to_label_studio(self._labelled(name, image, texts_do=True), path, **options)
 
     def to_supervision(self, *, name: str | None = None, image: Hashable | None = None) -> list[Any]:
         """One ``supervision.Detections`` for each row (see ``vlm_nb.export.to_supervision``)."""
@@ -180,7 +189,7 @@ class FrameAccessor:
         """Write one JSON object for each row and return how many (see ``vlm_nb.export.to_jsonl``)."""
         from .. import export
 
-        return export.to_jsonl(self._labelled(name, image), path)
+        return export.to_jsonl(self._labelled(name, image, texts_do=True), path)
 
     # Beneath ------------------------------------------------------------------------------------------------
 
@@ -196,10 +205,11 @@ class FrameAccessor:
         last = calls[-1]["image"] if calls else None
         return last if asked is None and isinstance(last, str) and last in self._frame.columns else asked
 
-    def _labelled(self, name: str | None, image: Hashable | None) -> Any:
+    def _labelled(self, name: str | None, image: Hashable | None, *, texts_do: bool = False) -> Any:
         from .boxes import labelled_images
 
-        return labelled_images(self._frame, image_column(self._frame, self._image(image)), name)
+        images = image_column(self._frame, self._image(image))
+        return labelled_images(self._frame, images, name, texts_do=texts_do)
 
 
 def _required(question: Any, example: str) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 from .. import __version__
 from ..errors import OptionError
 from .call import Call
-from .table import Answers, as_column
+from .table import NO_IMAGE, Answers, as_column
 
 ATTRS = "vlm"
 _TASKS = ("caption", "ask", "detect", "locate")
@@ -79,6 +79,7 @@ def with_retried(
             merged.values[column.name][row] = answers.values[column.name][place]
         merged.errors[row] = answers.errors[place]
     merged.counts.rows = len(frame)
+    merged.counts.nulls = merged.errors.count(NO_IMAGE)
     merged.counts.runaway += noted(frame)["calls"].get(call.name, {}).get("runaway", 0)
     merged.counts.failed = sum(1 for _ in merged.failures())
     return with_answers(frame, call, merged, image)

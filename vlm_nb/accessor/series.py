@@ -9,6 +9,7 @@ import pandas as pd
 
 from ..errors import OptionError
 from .call import Call, make_call
+from .guide import Guided
 from .merge import ATTRS, note_of
 from .questions import prompt_of
 from .table import Answers, answer_rows, as_column
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _KEPT_FAILURES = 1000
 
 
-class SeriesAccessor:
+class SeriesAccessor(Guided):
     """Images of a Series, answered in batches: a Series of answers with the same index comes back.
 
     A failed row is null, with one warning for all; ``attrs["vlm"]["failures"]`` has the details. Keywords are
@@ -28,6 +29,9 @@ class SeriesAccessor:
 
     def __init__(self, series: pd.Series[Any]) -> None:
         self._series = series
+
+    def _about(self) -> str:
+        return f"series.vlm: {len(self._series):,} rows"
 
     def caption(self, **options: Any) -> pd.Series[Any]:
         """Describe each image."""
@@ -62,7 +66,8 @@ class SeriesAccessor:
         """A gallery of the first ``count`` images."""
         from .show import Gallery, cards
 
-        return Gallery(cards(self._series.to_frame("image"), self._series, count, None))
+        items = cards(self._series.to_frame("image"), self._series, count, None)
+        return Gallery(items, len(self._series))
 
     def _answered(self, call: Call) -> pd.Series[Any]:
         answers = answer_rows(self._series, prompt_of(call.prompt, self._series), call)

@@ -7,29 +7,41 @@ from typing import Any
 import pandas as pd
 
 from ..display import gallery_html, plain_text, preview_jpeg
-from ..errors import SourceError, VLMError
+from ..display.html import OPEN, block
+from ..errors import VLMError
 from ..results import Prediction
 from ..sources import load_sized
-from .boxes import file_name, grounding_name, phrases_of, status_of
+from .boxes import grounding_name, name_in, phrases_of, status_of
 from .columns import is_null, whole
 from .merge import noted
-from .table import NO_IMAGE
+from .table import NO_IMAGE, error_of, text_of
 
 _JPEG_BYTES = 40_000
 _SIDE = 640
 
 
 class Gallery:
-    """Cards that a notebook shows as a grid, and a terminal as text."""
+    """Cards of the first of ``rows`` rows, which a notebook shows as a grid, and a terminal as text."""
 
-    def __init__(self, items: list[Prediction | VLMError]) -> None:
+    def __init__(self, items: list[Prediction | VLMError], rows: int) -> None:
         self.items = items
+        self.rows = rows
 
     def __repr__(self) -> str:
-        return "\n\n".join(plain_text(i) if isinstance(i, Prediction) else str(i) for i in self.items)
+        parts = [plain_text(i) if isinstance(i, Prediction) else text_of(i) for i in self.items]
+        return "\n\n".join([*parts, *self._left_out()])
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        return {"text/plain": repr(self), "text/html": gallery_html(self.items, limit=len(self.items) or 1)}
+        html = gallery_html(self.items, limit=len(self.items) or 1)
+        below = "".join(f"{OPEN}{block('more', line)}</div>" for line in self._left_out())
+        return {"text/plain": repr(self), "text/html": html + below}
+
+    def _left_out(self) -> list[str]:
+        """A line where there are more rows than cards, with the call that shows more."""
+        shown = len(self.items)
+        wider = min(self.rows, max(12, 4 * shown))
+        what = "all" if wider == self.rows else "more"
+        return [f"{shown:,} of {self.rows:,} rows; show({wider}) shows {what}"] if shown < self.rows else []
 
 
 def cards(
@@ -52,10 +64,11 @@ def _card(
 ) -> Prediction | VLMError:
     failed = [str(frame[name].iloc[row]) for name in errors if not is_null(frame[name].iloc[row])]
     if is_null(cell) or failed:
-        return SourceError(failed[0] if failed else NO_IMAGE, source=_label(cell, row), index=row)
+        return error_of(failed[0] if failed else NO_IMAGE, source=_label(cell, row), row=row)
     try:
         loaded = load_sized(cell, fit=(_SIDE, _SIDE))
     except VLMError as error:
+        error.source, error.index = error.source or _label(cell, row), row
         return error
     places = frame[boxes].iloc[row] if boxes else None
     words = [str(frame[name].iloc[row]) for name in texts if not is_null(frame[name].iloc[row])]
@@ -71,4 +84,4 @@ def _card(
 
 
 def _label(cell: Any, row: int) -> str:
-    return f"row {row}" if is_null(cell) else file_name(cell, row)
+    return name_in(cell) or f"row {row}"

@@ -11,8 +11,9 @@ from typing import Any
 
 import pandas as pd
 
+from .. import errors
 from ..asking import Job
-from ..batch import Counts, Run, cancelled_row, in_ipython
+from ..batch import Counts, Run, cancelled_row, in_ipython, interrupted
 from ..batch.rows import Expander
 from ..errors import Cancelled, SourceError, VLMError
 from ..results import Outcome
@@ -46,6 +47,15 @@ class Answers:
 def text_of(error: VLMError) -> str:
     """An error as a cell holds it."""
     return f"{type(error).__name__}: {error}"
+
+
+def error_of(text: str, *, source: str, row: int) -> VLMError:
+    """The error that ``text_of`` wrote; a SourceError of that text for anything else."""
+    name, _, message = text.partition(": ")
+    kind = getattr(errors, name, None)
+    if isinstance(kind, type) and issubclass(kind, VLMError):
+        return kind(message, source=source, index=row)
+    return SourceError(text, source=source, index=row)
 
 
 class _Rows:
@@ -88,8 +98,8 @@ def answer_rows(images: pd.Series[Any], prompt: PromptOf, call: Call) -> Answers
     """
     answers = Answers.empty(call.columns, len(images))
     rows = _Rows(images, prompt, call, answers)
-    total = len(images) - int(images.isna().sum())
-    with Run(call.model, rows, dataclasses.replace(call.run, total=total)) as run:
+    how = dataclasses.replace(call.run, total=len(images), nulls=sum(map(is_null, images)))
+    with Run(call.model, rows, how) as run:
         try:
             for position, outcome in run:
                 _keep(answers, call, rows.row_of[position], outcome)
@@ -136,12 +146,7 @@ def _interrupted(answers: Answers, images: pd.Series[Any]) -> None:
         if error is None or error.startswith("Cancelled"):
             answers.errors[row] = NO_IMAGE if is_null(cell) else left
     answers.interrupted = True
-    warnings.warn(
-        f"interrupted: {done:,} of {len(images):,} rows are answered. Run the cell again to go on from there:"
-        " finished rows are taken from the ledger.",
-        UserWarning,
-        stacklevel=5,
-    )
+    interrupted(done, len(images), stacklevel=5)
 
 
 def as_column(values: list[Any], kind: str, index: pd.Index[Any]) -> pd.Series[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,17 @@ from ..asking import Job
 from ..errors import Cancelled, ModelUnloaded, OptionError, VLMError
 from ..results import Outcome
 from .book import Book
+from .counts import Counts
 from .identity import Answerer
 from .jsonl import Conversations, MakeJob, check_apart
 from .lookup import known_rows
 from .options import RUN_KEYS, RunOptions, ledger_path, split_options
 from .output import Line, plain_line
 from .parquet import Columns, run_parquet
-from .pipeline import Counts, Pipeline
+from .pipeline import Pipeline
 from .progress import Progress
 from .rows import JobMaker, items_of, jobs_of
+from .stopping import in_ipython, interrupted
 
 __all__ = [
     "RUN_KEYS",
@@ -32,6 +33,7 @@ __all__ = [
     "RunOptions",
     "cancelled_row",
     "in_ipython",
+    "interrupted",
     "items_of",
     "jobs_of",
     "known_rows",
@@ -62,7 +64,8 @@ class Run:
         if answerer.engine.closed:
             raise ModelUnloaded("this model was unloaded; load it again with %vlm load or vlm_nb.load(...).")
         self._book = Book(answerer, options, line)
-        self._pipeline = Pipeline(answerer, jobs, self._book)
+        counts = Counts(rows=options.nulls, nulls=options.nulls)
+        self._pipeline = Pipeline(answerer, jobs, self._book, counts)
         self._progress = Progress(options.total) if options.progress else None
         self._closed = False
 
@@ -100,7 +103,7 @@ class Run:
         self._closed = True
         self._pipeline.close()
         counts = self.counts
-        self._book.close(rows=counts.rows, hits=counts.hits, failed=counts.failed)
+        self._book.close(rows=counts.rows - counts.nulls, hits=counts.hits, failed=counts.failed)
         if self._progress:
             self._progress.close(counts)
         self._book.tick()
@@ -122,8 +125,9 @@ def run(
 ) -> list[Outcome]:
     """Answer ``jobs``; the list has one ``Outcome`` a job, in order. One bad row never costs another.
 
-    Ctrl+C in IPython returns what is finished, the rest as ``Cancelled`` errors; elsewhere it cancels and
-    raises KeyboardInterrupt. Options: see ``RunOptions``.
+    Raises MissingDependency where a package is missing that all rows need.
+    Ctrl+C in IPython warns and returns what is finished, the rest as ``Cancelled`` errors; elsewhere it
+    cancels and raises KeyboardInterrupt. Options: see ``RunOptions``.
     """
     remaining = iter(jobs)
     found: dict[int, Outcome] = {}
@@ -137,6 +141,7 @@ def run(
                 raise
             found.update(rows.halt())
             total = max(rows.pulled + sum(1 for _ in remaining), checked.total or 0)
+            interrupted(_answered(found), total, stacklevel=4)
             return with_cancelled(found, total)
     return [found[position] for position in range(len(found))]
 
@@ -162,8 +167,12 @@ def run_jsonl(answerer: Answerer, path: str | os.PathLike[str], make: MakeJob, *
 
 def with_cancelled(found: Mapping[int, Outcome], total: int) -> list[Outcome]:
     """The outcomes in order, with a Cancelled error for each row that has none."""
-    done = sum(outcome.error is None for outcome in found.values())
+    done = _answered(found)
     return [found.get(i) or Outcome(None, cancelled_row(i, done, total)) for i in range(total)]
+
+
+def _answered(found: Mapping[int, Outcome]) -> int:
+    return sum(outcome.error is None for outcome in found.values())
 
 
 def cancelled_row(position: int, done: int, total: int) -> Cancelled:
@@ -173,9 +182,3 @@ def cancelled_row(position: int, done: int, total: int) -> Cancelled:
         " finished rows are taken from the ledger.",
         index=position,
     )
-
-
-def in_ipython() -> bool:
-    """Whether this runs in an IPython shell; imports nothing."""
-    ipython = sys.modules.get("IPython")
-    return ipython is not None and ipython.get_ipython() is not None

@@ -19,7 +19,8 @@ class RunOptions:
 
     ``output``: a JSONL file that gets every finished row appended. ``verify``: hash every file again instead
     of trusting its size and times. ``reuse_sampled``: also take answers that were drawn at random from the
-    ledger. ``show_progress``: None for the setting. ``total``: the number of rows, where it is known.
+    ledger. ``show_progress``: None for the setting. ``total``: the number of rows, where it is known;
+    ``nulls``: how many of them have no image, so that there is no job for them.
     """
 
     ledger: str | os.PathLike[str] | bool | None = None
@@ -28,6 +29,7 @@ class RunOptions:
     reuse_sampled: bool = False
     show_progress: bool | None = None
     total: int | None = None
+    nulls: int = 0
 
     @classmethod
     def keys(cls) -> tuple[str, ...]:

@@ -17,11 +17,11 @@ from typing import Any
 
 from ..asking import Job
 from ..errors import ModelUnloaded, OptionError, SourceNotFound
+from .counts import Counts
 from .identity import Answerer, Keys, model_identity
 from .jsonl import check_apart
 from .options import RunOptions
 from .parts import ENDINGS, Stretch, StretchWork, arrow
-from .pipeline import Counts
 from .progress import Progress
 
 NOTE = "_vlm_nb.json"
@@ -82,6 +82,7 @@ def run_parquet(
 
 def _follow(done: Iterator[Mapping[str, Any]], counts: Counts, progress: Progress | None) -> None:
     """Count what is done; leaving early ends what is under way."""
+    counts.stopped = True
     try:
         for one in done:
             counts.rows += one["rows"]
@@ -89,6 +90,7 @@ def _follow(done: Iterator[Mapping[str, Any]], counts: Counts, progress: Progres
             counts.failed += one["failed"]
             if progress:
                 progress.show(counts)
+        counts.stopped = False
     finally:
         if progress:
             progress.close(counts)

@@ -12,16 +12,16 @@ import functools
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from ..asking import Job, Prepared
 from ..engines.base import GRACE_SECONDS, POLL_SECONDS, Ticket, forget_frames
-from ..errors import Cancelled, ModelUnloaded, VLMError
+from ..errors import Cancelled, MissingDependency, ModelUnloaded, VLMError
 from ..request import Completion
 from ..results import Outcome
 from .book import Book, Row
+from .counts import Counts
 from .identity import Answerer
 from .preparing import Found, Preparer, own_error
 from .ready import ReadyRow, ReadyRows
@@ -36,24 +36,13 @@ _CHUNK = 64
 _DOWNLOADS = 16
 
 
-@dataclass(slots=True)
-class Counts:
-    """How far a run is: finished rows, those answered without the model, failed and runaway ones.
-
-    A runaway answer repeated itself without end and was cut.
-    """
-
-    rows: int = 0
-    hits: int = 0
-    failed: int = 0
-    runaway: int = 0
-
-
 class Pipeline:
-    """One run. Iterate over it once; ``halt`` and ``close`` end it early."""
+    """One run. Iterate over it once; ``halt`` and ``close`` end it early. Raises MissingDependency."""
 
-    def __init__(self, answerer: Answerer, jobs: Iterable[Job | VLMError], book: Book) -> None:
-        self.counts = Counts()
+    def __init__(
+        self, answerer: Answerer, jobs: Iterable[Job | VLMError], book: Book, counts: Counts
+    ) -> None:
+        self.counts = counts
         self.pulled = 0
         self._answerer = answerer
         self._jobs = iter(jobs)
@@ -101,6 +90,7 @@ class Pipeline:
         self._tickets.clear()
 
     def _stop_workers(self) -> None:
+        self.counts.stopped |= self._open > 0 or not self._exhausted
         self._workers.stop()
         self._fetchers.stop()
 
@@ -203,6 +193,8 @@ class Pipeline:
             self._finish(ready.row, Outcome(None, own_error(error)))
 
     def _finish(self, row: Row, outcome: Outcome, *, known: bool = False) -> None:
+        if isinstance(outcome.error, MissingDependency):
+            raise outcome.error  # no row can do without it
         if isinstance(outcome.error, ModelUnloaded):
             self._gone = outcome.error
         followers = self._book.finished(row, outcome, known=known)
@@ -214,11 +206,9 @@ class Pipeline:
     def _hold(self, row: Row, outcome: Outcome) -> None:
         """Count and keep one finished row until it is handed out."""
         self._open -= 1
-        self.counts.rows += 1
-        self.counts.failed += outcome.error is not None
+        self.counts.add(outcome)
         label = row.job.label
         result, error = outcome
-        self.counts.runaway += result is not None and result.usage.finish_reason == "runaway"
         if result is not None and (result.index != row.position or result.source != label):
             outcome = Outcome(dataclasses.replace(result, source=label, index=row.position), None)
         elif error is not None:

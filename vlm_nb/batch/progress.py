@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from .pipeline import Counts
+from .counts import Counts
 
 FIRST_LINE_SECONDS = 5.0
 LINE_SECONDS = 15.0
@@ -59,21 +59,24 @@ class Progress:
 
 
 def summary(counts: Counts, total: int | None, seconds: float) -> str:
-    """One line: rows, of how many, in how long, how fast, what failed, what was known."""
+    """One line: rows, of how many, in how long, how fast those answered now, what became of the rest."""
     of = f" of {total:,}" if total and total > counts.rows else ""
-    speed = counts.rows / max(seconds, 1e-9)
+    new = counts.rows - counts.nulls - counts.hits - counts.failed
+    speed = new / max(seconds, 1e-9)
     rate = f", {speed:,.1f} rows/s" if speed >= 1 else f", {speed:.2g} rows/s"
-    rate = rate if counts.rows and seconds > 0.05 else ""
-    parts = [f"{counts.rows:,}{of} rows in {seconds:,.1f} s{rate}", notes(counts)]
+    rate = rate if new and seconds > 0.05 else ""
+    stopped = "stopped" if counts.stopped else ""
+    parts = [f"{counts.rows:,}{of} rows in {seconds:,.1f} s{rate}", stopped, notes(counts)]
     return "; ".join(part for part in parts if part)
 
 
 def notes(counts: Counts) -> str:
-    """What was known, what failed and what was cut, where there is any."""
+    """What had no image, what was known, what failed and what was cut, where there is any."""
+    without = f"{counts.nulls:,} without an image" if counts.nulls else ""
     known = f"{counts.hits:,} already known" if counts.hits else ""
     failed = f"{counts.failed:,} failed" if counts.failed else ""
     cut = f"{counts.runaway:,} repeated themselves and were cut" if counts.runaway else ""
-    return ", ".join(part for part in (known, failed, cut) if part)
+    return ", ".join(part for part in (without, known, failed, cut) if part)
 
 
 def _bar(total: int | None) -> Any:
