@@ -293,6 +293,15 @@ def test_interrupt_in_ipython_returns_what_is_finished(
     assert re.fullmatch(rf"{len(done)} of 499 rows in .* rows/s; stopped", line), line
 
 
+def test_an_interrupt_without_a_ledger_promises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "in_ipython", lambda: True)
+    model = scripted(echo, delay=0.001)
+    jobs = Interrupting(numbered(model, 499), 300, 500)
+    with pytest.warns(UserWarning, match=r"of 499 rows are answered. The ledger is off"):
+        batch.run(model, jobs, show_progress=False, total=499, ledger=False)
+    model.unload()
+
+
 def test_a_second_interrupt_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     def again(self: Any) -> None:
         raise KeyboardInterrupt

@@ -87,11 +87,20 @@ def test_an_interrupt_keeps_the_partial_text(kernel: Kernel) -> None:
     started = interrupt_when_it_talks(kernel, cell)
     reply = kernel.collect(cell)
     assert time.monotonic() - started < 1.5
-    assert reply.status == "ok"
+    assert (reply.status, reply.answer["ename"]) == ("error", "KeyboardInterrupt")
+    assert reply.contents("error") == [], "the answer says it"
     assert 1 <= reply.updates[-1].count("word") < WORDS
     assert "stopped" in reply.updates[-1]
     said = kernel.run("print(cut.usage.finish_reason, 0 < cut.caption.count('word') < 40)").text
     assert said.strip() == "cancelled True"
+
+
+def test_cells_queued_behind_an_interrupted_answer_do_not_run(kernel: Kernel) -> None:
+    cell, queued = kernel.send("%vqa a.png What is it?"), kernel.send("too_far = True")
+    interrupt_when_it_talks(kernel, cell)
+    assert kernel.collect(cell).status == "error"
+    assert kernel.collect(queued).status == "aborted"
+    assert kernel.run("print('too_far' in globals())").text.strip() == "False"
 
 
 def test_after_an_interrupt_the_next_cell_works(kernel: Kernel) -> None:

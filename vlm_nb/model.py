@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import batch, conversations, sources
 from .asking import Asker, Job, Prepared, Task, checked_text, drain, together
-from .batch import in_ipython
+from .batch import end_cell, in_ipython
 from .engines.base import Engine, Ticket, wait_cancelled
 from .engines.spec import LoadSpec
 from .errors import OptionError, PromptError, VLMError
@@ -329,6 +329,7 @@ class VLM:
             wait_cancelled([ticket])
             if not in_ipython():
                 raise
+            end_cell("the answer was stopped")
         finally:
             ticket.cancel()
         return self.finish(job, prepared, ticket.completion or _partial(ticket))

@@ -108,7 +108,7 @@ def answer_rows(images: pd.Series[Any], prompt: PromptOf, call: Call) -> Answers
                 raise
             for position, outcome in run.halt():
                 _keep(answers, call, rows.row_of[position], outcome)
-            _interrupted(answers, images)
+            _interrupted(answers, images, kept=how.ledger_path is not None)
     answers.counts = run.counts
     if run.counts.runaway:
         _runaway(run.counts.runaway, len(images))
@@ -138,7 +138,7 @@ def _keep(answers: Answers, call: Call, row: int, outcome: Outcome) -> None:
         answers.errors[row] = text_of(error)
 
 
-def _interrupted(answers: Answers, images: pd.Series[Any]) -> None:
+def _interrupted(answers: Answers, images: pd.Series[Any], *, kept: bool) -> None:
     """Mark the rows that are left, and say how to go on."""
     done = sum(error == "" for error in answers.errors)
     left = text_of(cancelled_row(0, done, len(images)))
@@ -146,7 +146,7 @@ def _interrupted(answers: Answers, images: pd.Series[Any]) -> None:
         if error is None or error.startswith("Cancelled"):
             answers.errors[row] = NO_IMAGE if is_null(cell) else left
     answers.interrupted = True
-    interrupted(done, len(images), stacklevel=5)
+    interrupted(done, len(images), kept=kept, stacklevel=5)
 
 
 def as_column(values: list[Any], kind: str, index: pd.Index[Any]) -> pd.Series[Any]:

@@ -21,7 +21,7 @@ from .parquet import Columns, run_parquet
 from .pipeline import Pipeline
 from .progress import Progress
 from .rows import JobMaker, items_of, jobs_of
-from .stopping import in_ipython, interrupted
+from .stopping import end_cell, in_ipython, interrupted
 
 __all__ = [
     "RUN_KEYS",
@@ -32,6 +32,7 @@ __all__ = [
     "Run",
     "RunOptions",
     "cancelled_row",
+    "end_cell",
     "in_ipython",
     "interrupted",
     "items_of",
@@ -141,7 +142,8 @@ def run(
                 raise
             found.update(rows.halt())
             total = max(rows.pulled + sum(1 for _ in remaining), checked.total or 0)
-            interrupted(_answered(found), total, stacklevel=4)
+            kept = checked.ledger_path is not None
+            interrupted(_answered(found), total, kept=kept, stacklevel=4)
             return with_cancelled(found, total)
     return [found[position] for position in range(len(found))]
 

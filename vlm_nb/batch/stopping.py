@@ -12,18 +12,29 @@ def in_ipython() -> bool:
     return _shell() is not None
 
 
-def interrupted(done: int, total: int, *, stacklevel: int) -> None:
-    """Warn at ``stacklevel`` (1: the caller's line) how many rows are answered, and let the cell end so."""
+def interrupted(done: int, total: int, *, kept: bool, stacklevel: int) -> None:
+    """Warn at ``stacklevel`` (1: the caller's line) how many rows are answered, and let the cell end so.
+
+    ``kept`` says whether the ledger has them.
+    """
     said = f"interrupted: {done:,} of {total:,} rows are answered."
-    go_on = "Run the cell again to go on from there: finished rows are taken from the ledger."
+    go_on = (
+        "Run the cell again to go on from there: finished rows are taken from the ledger."
+        if kept
+        else "The ledger is off, so that another run begins anew."
+    )
     warnings.warn(f"{said} {go_on}", UserWarning, stacklevel=stacklevel + 1)
-    shell = _shell()
-    if shell is not None:
-        _end_as_interrupted(shell, KeyboardInterrupt(said))
+    end_cell(said)
 
 
-def _end_as_interrupted(shell: Any, error: KeyboardInterrupt) -> None:
-    """The rest of the cell runs, then a kernel reports an error: cells queued behind it do not run."""
+def end_cell(said: str) -> None:
+    """In IPython, let the running cell end as interrupted.
+
+    The rest of it runs, then a kernel reports an error: cells queued behind it do not run.
+    """
+    shell, error = _shell(), KeyboardInterrupt(said)
+    if shell is None:
+        return
 
     def forget(*_: Any) -> None:
         shell.events.unregister("pre_run_cell", forget)
