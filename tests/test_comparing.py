@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
 from hostile import ANSWERS, RAW
 from scripted import boxes_json, picture, scripted
 
+from vlm_nb import batch
 from vlm_nb.engines.spec import LoadSpec
-from vlm_nb.errors import ModelUnloaded, OptionError
+from vlm_nb.errors import Cancelled, ModelUnloaded, OptionError
 from vlm_nb.likeness import Pair, agreement, box_iou, iou, match, text_likeness
 from vlm_nb.opening import open_model
 from vlm_nb.results import GroundedPhrase, Prediction
@@ -87,6 +91,22 @@ def test_rows_side_by_side_with_errors_in_their_own(tmp_path: Path):
     left.unload()
     with pytest.raises(ModelUnloaded, match="keep=True"):
         right.compare(left, picture())
+    right.unload()
+
+
+def test_stop_is_for_both_models(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(batch, "in_ipython", lambda: True)
+    asked, images = [], [picture(box=(n, 10, n + 2, 60)) for n in range(100)] * 2
+    left = scripted("left", delay=0.05)
+    right = scripted(lambda request: asked.append(request) or "right")
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.warns(UserWarning, match="interrupted: ") as seen:
+        both = left.compare(right, images, "what", show_progress=False, ledger=False)
+    assert len(seen) == 1
+    assert len(both.rows) == both.summary["failed"] == len(images)
+    assert isinstance(both.rows[0].right.error, Cancelled)
+    assert not asked
+    left.unload()
     right.unload()
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from . import batch, extras, sources
 from .asking import Job, Task
 from .display.compared import comparison_html
-from .errors import MissingDependency, ModelUnloaded, OptionError, VLMError
+from .errors import Cancelled, MissingDependency, ModelUnloaded, OptionError, VLMError
 from .likeness import agreement, box_iou
 from .results import Outcome, Prediction
 
@@ -161,8 +161,11 @@ def compare(
             raise ModelUnloaded(f"{model.name} is unloaded; load the second model with keep=True.")
     items = sources.expand(source, recursive=recursive)
     how, settings = batch.split_options(options)
-    answers = []
+    answers: list[list[Outcome]] = []
     for model in (left, right):
+        if any(isinstance(outcome.error, Cancelled) for found in answers for outcome in found):
+            answers.append(batch.with_cancelled({}, len(items)))  # Stop is for both
+            break
         make = batch.JobMaker(model.job, task, **settings)
         make.template(prompt)  # what is wrong with the question fails before the first image
         jobs = [_placed(make(item, prompt), index) for index, item in enumerate(items)]
