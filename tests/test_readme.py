@@ -43,6 +43,12 @@ def test_code_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert result.success, f"{page.name}:\n{code}\n{result.error_in_exec or result.error_before_exec!r}"
 
 
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_extension_is_loaded_in_a_cell_of_its_own(page: Path) -> None:
+    for code, _ in blocks(page):  # a question below it would be taken for help
+        assert "%load_ext" not in code or code.strip() == "%load_ext vlm_nb"
+
+
 def test_shell_commands_name_real_make_targets() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page in PAGES:
