@@ -18,12 +18,37 @@ TABLE = {
         "%vqa",
         "PromptError: no image given: write a file, folder, URL or variable first, then the question.",
     ),
-    "no such file": ("%vqa photo.png What?", "SourceNotFound: no file, folder or variable 'photo.png'"),
+    "no such file": (
+        "%vqa photo.png What?",
+        "SourceNotFound: no file, folder or variable 'photo.png' (in {folder}).",
+    ),
+    "no such folder": (
+        "%vqa photos/photo.png What?",
+        "SourceNotFound: no file, folder or variable 'photos/photo.png' "
+        "(its folder photos does not exist in {folder}).",
+    ),
+    "nearly a file of a folder": (
+        "%vqa ./empty/../pictur.png What?",
+        "SourceNotFound: no file, folder or variable './empty/../pictur.png'; "
+        "did you mean empty/../picture.png?",
+    ),
+    "a file that reads as Python": (
+        "%vqa empty/scene_0.png What?",
+        "SourceNotFound: no file, folder or variable 'empty/scene_0.png' (in {folder}).",
+    ),
+    "a sample of the demo model": (
+        "%vqa shapes.png What?",
+        "SourceNotFound: no file, folder or variable 'shapes.png'; "
+        "it is a sample of the demo model, vlm_nb.demo.copy_images() puts it here.",
+    ),
     "nearly a file": (
         "%vqa pictur.png What?",
         "SourceNotFound: no file, folder or variable 'pictur.png'; did you mean picture.png?",
     ),
-    "no such quoted file": ('%vqa "photo.png" What?', "SourceNotFound: no such file: photo.png."),
+    "no such quoted file": (
+        '%vqa "photo.png" What?',
+        "SourceNotFound: no such file: photo.png (in {folder}).",
+    ),
     "no match": ("%caption *.tiff", "SourceNotFound: nothing matches *.tiff"),
     "a folder without images": (
         "%caption empty",
@@ -115,7 +140,7 @@ TABLE = {
     ),
     "--together with a missing image": (
         "%vqa --together picture.png 'gone.png' -- What?",
-        "SourceNotFound: no such file: gone.png.",
+        "SourceNotFound: no such file: gone.png (in {folder}).",
     ),
     "--chat with nothing to continue": (
         "%vqa --chat and now?",
@@ -181,7 +206,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_one_line_and_nothing_lost(shell: Shell, folder: Path, cell: str, line: str) -> None:
     vlm_nb.load("scripted", engine="scripted", script="fine")
     shell.names.update(number=42, nothing=None, pictures=["picture.png"] * 2)
-    shown = shell.fails(cell)
+    shell.names["empty"] = folder / "empty"
+    shown = shell.fails(cell).replace(str(folder), "{folder}")
     assert (shown[: len(line)] if line.endswith((": ", "empty")) else shown) == line
     assert shell.cell("%vqa picture.png Still there?").value.caption == "fine"
 

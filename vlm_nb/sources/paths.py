@@ -6,14 +6,16 @@ import difflib
 import functools
 import glob
 import importlib.util
+import itertools
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
 from PIL import features
 
+from ..demo import sample_images
 from ..errors import SourceError, SourceNotFound
 from .source import Item, Source
 from .uris import scheme_of
@@ -47,7 +49,7 @@ def from_path(source: str | os.PathLike[str], recursive: bool) -> Source | list[
         raise SourceError(f"{label} {_REFUSALS[what]}.", source=label)
     if is_glob(path):
         return list(_matches(path, recursive))
-    raise SourceNotFound(f"no such file: {label}{_near(path)}", source=label)
+    raise SourceNotFound(f"no such file: {label}{missing(path)}", source=label)
 
 
 def path_of(source: str | os.PathLike[str]) -> Path | None:
@@ -144,14 +146,36 @@ def _wanted(pattern: Path, path: Path) -> bool:
     return bool(pattern.suffix) or _is_image_name(path.name)
 
 
-def _near(path: Path) -> str:
+def missing(path: Path, names: Iterable[str] = ()) -> str:
+    """How a message on a file that is not there ends: a near file, or where it was looked for.
+
+    ``names`` are what else may have been meant: variables.
+    """
+    if str(path) in sample_images():
+        return "; it is a sample of the demo model, vlm_nb.demo.copy_images() puts it here."
     try:
-        names = [entry.name for entry in os.scandir(path.parent or Path())]
+        files = [entry.name for entry in itertools.islice(os.scandir(path.parent), 2000)]
     except OSError:
-        return f" (its folder {path.parent} does not exist)." if _what(path.parent) == "missing" else "."
-    others = [name for name in names if name != path.name]  # a link to nothing has its own name
-    close = difflib.get_close_matches(path.name, others, n=1, cutoff=0.7)
-    return f"; did you mean {path.parent / close[0]}?" if close else "."
+        gone = f"its folder {path.parent} does not exist" if _what(path.parent) == "missing" else ""
+        return f" ({gone}{_looked_in(path)})." if gone else "."
+    near = [str(path.parent / name) for name in _close(path.name, files)] or _close(str(path), names)
+    if near:
+        return f"; did you mean {near[0]}?"
+    where = _looked_in(path)
+    return f" ({where.strip()})." if where else "."
+
+
+def _close(name: str, known: Iterable[str]) -> list[str]:
+    others = [other for other in known if other != name]  # a link to nothing has its own name
+    return difflib.get_close_matches(name, others, n=1, cutoff=0.7)
+
+
+def _looked_in(path: Path) -> str:
+    """The working folder, for a path that is relative to it."""
+    try:
+        return "" if path.is_absolute() else f" in {Path.cwd()}"
+    except OSError:  # it was deleted
+        return ""
 
 
 def _shorten(text: str) -> str:
