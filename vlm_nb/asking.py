@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from . import sources
 from .answering import check_sizes, confidence, ending, named, rated
 from .conversations import placed
-from .errors import CapabilityError, OptionError, PromptError, SourceError
+from .errors import CapabilityError, OptionError, PromptError, SourceError, VLMError
 from .families.base import Family, ImageLimits
 from .grounding import Grounding
 from .request import Completion, GenerationConfig, Message, Request
@@ -188,13 +188,23 @@ def user_turn(family: Family, prompt: str, images: int, first_index: int = 0) ->
     return placed(prompt, images, first_index) or family.user_message(prompt, images, first_index)
 
 
+def images_of(source: Any, prompt: str | None) -> tuple[sources.Source, ...]:
+    """The images of a call, as of ``together``. Raises OptionError where ``prompt`` seems to be the image."""
+    try:
+        return together(source)
+    except VLMError:
+        if isinstance(source, str) and sources.names_image(prompt) and not sources.names_image(source):
+            raise OptionError(
+                f"{prompt!r} seems to be the image and {source[:200]!r} the text: the image comes first."
+            ) from None
+        raise
+
+
 def together(source: Any) -> tuple[sources.Source, ...]:
-    """Return the images of one prompt: one source, or a list of them; empty for None (text only).
+    """Return the images of one prompt: one source, or a list of them; empty for an empty list (text only).
 
     Raises the SourceError of the first that cannot be used, OptionError for a folder or a glob.
     """
-    if source is None:
-        return ()
     if not sources.is_single(source) and not isinstance(source, list | tuple):
         shown = repr(source)[:200] if isinstance(source, str | os.PathLike) else type(source).__name__
         raise OptionError(f"{shown} may be many images; give them to model(source=...) or as a list.")

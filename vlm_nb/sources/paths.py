@@ -115,6 +115,13 @@ def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
         yield from (Path(root, name) for name in names if _is_image_name(name))
 
 
+def names_image(text: str | None) -> bool:
+    """Whether a text is one word that ends as an image file does, or the path of such a file."""
+    if text is None or not text.strip().lower().endswith(image_suffixes()):
+        return False
+    return len(text.split()) == 1 or _what(Path(text.strip()).expanduser()) == "file"
+
+
 def _is_image_name(name: str) -> bool:
     return not name.startswith(".") and name.lower().endswith(image_suffixes())
 
