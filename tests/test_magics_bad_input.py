@@ -154,6 +154,35 @@ TABLE = {
         "%vqa picture.png picture.png What?",
         "PromptError: picture.png is an image too: end the images with --, then write the question.",
     ),
+    "the question first": (
+        '%vqa "What is this?" picture.png',
+        "PromptError: picture.png is the image, not 'What is this?': "
+        "the image comes first, then the question or phrase.",
+    ),
+    "a question alone": (
+        "%vqa What is in the image?",
+        "SourceNotFound: no file, folder or variable 'What' (in {folder}). "
+        "The image comes first, then the question or phrase.",
+    ),
+    "a phrase alone": (
+        "%ground the red circle",
+        "SourceNotFound: no file, folder or variable 'the' (in {folder}). "
+        "The image comes first, then the question or phrase.",
+    ),
+    "a question after %caption": (
+        "%caption picture.png Describe the image shortly",
+        "SourceNotFound: no file, folder or variable 'Describe' (in {folder}). "
+        "%caption takes images only; to ask for something, use %vqa IMAGE QUESTION.",
+    ),
+    "a question beside a cell's": (
+        "%%vqa picture.png What is\nit?",
+        "SourceNotFound: no file, folder or variable 'What' (in {folder}). "
+        "In a cell magic the question goes below the first line.",
+    ),
+    "a word before --": (
+        "%vqa picture.png pictur -- What?",
+        "SourceNotFound: no file, folder or variable 'pictur'; did you mean picture.png?",
+    ),
     "a question for %caption": (
         "%caption picture.png -- What?",
         "PromptError: %caption takes images only; to ask for something, use %vqa IMAGE QUESTION.",
@@ -184,6 +213,14 @@ TABLE = {
     "use of an unknown model": (
         "%vlm use other",
         "NoModelLoaded: no model called 'other' is loaded; loaded: scripted. Load it with: %vlm load other",
+    ),
+    "unload of an unknown model": (
+        "%vlm unload other",
+        "NoModelLoaded: no model called 'other' is loaded; loaded: scripted.",
+    ),
+    "nearly the demo model": (
+        "%vlm load demoo",
+        "ModelNotFound: no model 'demoo'; did you mean demo?",
     ),
     "reproduce of nothing": (
         "%vlm reproduce",

@@ -106,6 +106,7 @@ def test_the_guide_names_every_magic_and_command(shell: Shell) -> None:
     from vlm_nb.magics.manage import COMMANDS
 
     guide = shell.cell("%vlm").out
+    assert shell.cell("%vlm help").out == shell.cell("%vlm --help").out == guide
     for name in ("%vqa", "%ground", "%caption", "%vlm load", *COMMANDS):
         assert name in guide
 
