@@ -53,9 +53,9 @@ def test_load_takes_values_of_every_kind(shell: Shell, picture: Path) -> None:
 def test_load_again_gives_the_same_model(shell: Shell) -> None:
     shell.cell("%vlm load tiny --engine scripted")
     first = vlm_nb.current()
-    shell.cell("%vlm load tiny --engine scripted")
+    assert "tiny · cpu · already loaded\n" in shell.cell("%vlm load tiny --engine scripted").out
     assert vlm_nb.current() is first
-    shell.cell("%vlm load other --engine scripted")
+    assert "already" not in shell.cell("%vlm load other --engine scripted").out
     assert [model.name for model in vlm_nb.loaded()] == ["other"]
     shell.cell("%vlm load tiny --engine scripted --keep")
     assert [model.name for model in vlm_nb.loaded()] == ["other", "tiny"]
