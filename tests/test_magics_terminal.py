@@ -67,7 +67,7 @@ def test_a_terminal_session(tmp_path: Path) -> None:
     assert assigned.count("a red") == 1
     assert value.count("a red") == 1
     line = f"SourceNotFound: no file, folder or variable 'gone.png' (in {tmp_path})."
-    assert missing.strip() == f"{line} [docs/troubleshooting#sourcenotfound]"
+    assert missing.strip() == f"{line} [docs/troubleshooting.md#sourcenotfound]"
     assert "other: loading" in loaded
     assert "other · cpu" in loaded
     assert "current  other" in status

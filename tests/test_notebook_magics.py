@@ -130,7 +130,7 @@ def test_an_error_is_one_line(kernel: Kernel) -> None:
     lines = reply.contents("error")[0]["traceback"]
     assert [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines] == [
         f"SourceNotFound: no file, folder or variable 'missing.png' (in {folder}). "
-        "[docs/troubleshooting#sourcenotfound]"
+        "[docs/troubleshooting.md#sourcenotfound]"
     ]
 
 
