@@ -384,6 +384,11 @@ def test_none_is_no_image(model, name):
     assert "no image in None" in refused(lambda: ALONE[name](model), SourceError)
 
 
+def test_captions_and_boxes_are_of_an_image(model):
+    for call in (lambda: model.caption([]), lambda: model.ground([], "x"), lambda: model().unwrap()):
+        assert "no image given" in refused(call, SourceError)
+
+
 def test_a_question_in_text_only(model):
     answers = [model.ask([], "x"), model(user_prompt="x").unwrap(), model.chat().ask("x")]
     assert [(answer.caption, answer.image_size) for answer in answers] == [("two dogs", None)] * 3

@@ -39,7 +39,7 @@ TABLE = {
     "a sample of the demo model": (
         "%vqa shapes.png What?",
         "SourceNotFound: no file, folder or variable 'shapes.png'; "
-        "it is a sample of the demo model, vlm_nb.demo.copy_images() puts it here.",
+        "the demo model's samples come here with:  import vlm_nb; vlm_nb.demo.copy_images()",
     ),
     "nearly a file": (
         "%vqa pictur.png What?",

@@ -117,7 +117,7 @@ def test_is_single(source: Any, single: bool) -> None:
 BAD = [
     ("no such file", "nope.jpg", SourceNotFound, f"no such file: nope.jpg (in {Path.cwd()})."),
     ("an absolute path", "/nope.jpg", SourceNotFound, "no such file: /nope.jpg."),
-    ("a sample", "shapes.png", SourceNotFound, "vlm_nb.demo.copy_images() puts it here"),
+    ("a sample", "shapes.png", SourceNotFound, "with:  import vlm_nb; vlm_nb.demo.copy_images()"),
     ("no folder either", "nope/nope.jpg", SourceNotFound, "its folder nope does not exist"),
     ("no match", "nope*.jpg", SourceNotFound, "no file matches nope*.jpg"),
     ("a file URL", "file:///etc/hostname", SourceError, "give the path itself"),

@@ -97,8 +97,8 @@ class Asker:
     def prepare(self, job: Job) -> Prepared:
         """Decode and resize the images and build the request.
 
-        Raises SourceError for an unreadable image, CapabilityError for several images where the model takes
-        one, PromptError for an empty prompt.
+        Raises SourceError for an unreadable image, or where a caption or boxes have none; CapabilityError for
+        several images where the model takes one, PromptError for an empty prompt.
         """
         self._check(job)
         images, frames, first = [], [], None
@@ -119,6 +119,8 @@ class Asker:
     def _check(self, job: Job) -> None:
         if not job.prompt.strip():
             raise PromptError("the prompt is empty; write a question, or use caption() or ground().")
+        if job.task != "ask" and not job.sources:
+            raise SourceError("no image given; captions and boxes are of an image.")
         several = len(job.sources) > 1
         if several and not (self.family.multi_image and self.capabilities.multi_image):
             raise CapabilityError(

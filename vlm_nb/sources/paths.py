@@ -159,7 +159,7 @@ def missing(path: Path, names: Iterable[str] = ()) -> str:
     ``names`` are what else may have been meant: variables.
     """
     if str(path) in sample_images():
-        return "; it is a sample of the demo model, vlm_nb.demo.copy_images() puts it here."
+        return "; the demo model's samples come here with:  import vlm_nb; vlm_nb.demo.copy_images()"
     try:
         files = [entry.name for entry in itertools.islice(os.scandir(path.parent), 2000)]
     except OSError:
