@@ -389,6 +389,15 @@ def test_captions_and_boxes_are_of_an_image(model):
         assert "no image given" in refused(call, SourceError)
 
 
+def test_the_working_folder_is_named_once_and_not_in_every_row(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    where = f"no such file: a.png. The working folder is {tmp_path}."
+    for call in (model.caption, model.chat, lambda name: model(name).unwrap()):
+        assert refused(lambda call=call: call("a.png"), SourceError) == where
+    assert "working folder" not in refused(lambda: model.ask("/a.png", "x"), SourceError)
+    assert str(model(source=["a.png"], show_progress=False)[0].error) == "no such file: a.png."
+
+
 def test_a_question_in_text_only(model):
     answers = [model.ask([], "x"), model(user_prompt="x").unwrap(), model.chat().ask("x")]
     assert [(answer.caption, answer.image_size) for answer in answers] == [("two dogs", None)] * 3

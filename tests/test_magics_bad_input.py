@@ -20,12 +20,12 @@ TABLE = {
     ),
     "no such file": (
         "%vqa photo.png What?",
-        "SourceNotFound: no file, folder or variable 'photo.png' (in {folder}).",
+        "SourceNotFound: no file, folder or variable 'photo.png'. The working folder is {folder}.",
     ),
     "no such folder": (
         "%vqa photos/photo.png What?",
         "SourceNotFound: no file, folder or variable 'photos/photo.png' "
-        "(its folder photos does not exist in {folder}).",
+        "(its folder photos does not exist). The working folder is {folder}.",
     ),
     "nearly a file of a folder": (
         "%vqa ./empty/../pictur.png What?",
@@ -34,7 +34,7 @@ TABLE = {
     ),
     "a file that reads as Python": (
         "%vqa empty/scene_0.png What?",
-        "SourceNotFound: no file, folder or variable 'empty/scene_0.png' (in {folder}).",
+        "SourceNotFound: no file, folder or variable 'empty/scene_0.png'. The working folder is {folder}.",
     ),
     "a sample of the demo model": (
         "%vqa shapes.png What?",
@@ -47,7 +47,7 @@ TABLE = {
     ),
     "no such quoted file": (
         '%vqa "photo.png" What?',
-        "SourceNotFound: no such file: photo.png (in {folder}).",
+        "SourceNotFound: no such file: photo.png. The working folder is {folder}.",
     ),
     "no match": ("%caption *.tiff", "SourceNotFound: nothing matches *.tiff"),
     "a folder without images": (
@@ -140,7 +140,7 @@ TABLE = {
     ),
     "--together with a missing image": (
         "%vqa --together picture.png 'gone.png' -- What?",
-        "SourceNotFound: no such file: gone.png (in {folder}).",
+        "SourceNotFound: no such file: gone.png. The working folder is {folder}.",
     ),
     "--chat with nothing to continue": (
         "%vqa --chat and now?",
@@ -161,22 +161,22 @@ TABLE = {
     ),
     "a question alone": (
         "%vqa What is in the image?",
-        "SourceNotFound: no file, folder or variable 'What' (in {folder}). "
+        "SourceNotFound: no file, folder or variable 'What'. "
         "The image comes first, then the question or phrase.",
     ),
     "a phrase alone": (
         "%ground the red circle",
-        "SourceNotFound: no file, folder or variable 'the' (in {folder}). "
+        "SourceNotFound: no file, folder or variable 'the'. "
         "The image comes first, then the question or phrase.",
     ),
     "a question after %caption": (
         "%caption picture.png Describe the image shortly",
-        "SourceNotFound: no file, folder or variable 'Describe' (in {folder}). "
+        "SourceNotFound: no file, folder or variable 'Describe'. "
         "%caption takes images only; to ask for something, use %vqa IMAGE QUESTION.",
     ),
     "a question beside a cell's": (
         "%%vqa picture.png What is\nit?",
-        "SourceNotFound: no file, folder or variable 'What' (in {folder}). "
+        "SourceNotFound: no file, folder or variable 'What'. "
         "In a cell magic the question goes below the first line.",
     ),
     "a word before --": (

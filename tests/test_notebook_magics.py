@@ -129,7 +129,7 @@ def test_an_error_is_one_line(kernel: Kernel) -> None:
     assert reply.status == "error"
     lines = reply.contents("error")[0]["traceback"]
     assert [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines] == [
-        f"SourceNotFound: no file, folder or variable 'missing.png' (in {folder}). "
+        f"SourceNotFound: no file, folder or variable 'missing.png'. The working folder is {folder}. "
         "[docs/troubleshooting.md#sourcenotfound]"
     ]
 

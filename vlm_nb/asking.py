@@ -194,11 +194,13 @@ def images_of(source: Any, prompt: str | None) -> tuple[sources.Source, ...]:
     """The images of a call, as of ``together``. Raises OptionError where ``prompt`` seems to be the image."""
     try:
         return together(source)
-    except VLMError:
+    except VLMError as error:
         if isinstance(source, str) and sources.names_image(prompt) and not sources.names_image(source):
             raise OptionError(
                 f"{prompt!r} seems to be the image and {source[:200]!r} the text: the image comes first."
             ) from None
+        if isinstance(error, SourceError):
+            sources.placed(error)
         raise
 
 

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .asking import Job, drain, together, user_turn
+from .asking import Job, drain, images_of, user_turn
 from .errors import CapabilityError, PromptError
 from .request import Message
 from .results import Prediction
@@ -95,4 +95,4 @@ class Chat:
 
 def _new(source: Any) -> tuple[Source, ...]:
     """The images that join a turn; None stands for none."""
-    return () if source is None else together(source)
+    return () if source is None else images_of(source, None)

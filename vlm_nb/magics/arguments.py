@@ -140,8 +140,11 @@ def _sources(parts: grammar.Line, scope: Scope, advice: str) -> list[tuple[Any, 
     try:
         return [scope.source(token) for token in parts.sources]
     except SourceNotFound as error:
+        from ..sources import placed
+
         several = len(parts.sources) > 1 or parts.question is not None
         if parts.ended or not several or not _WORD.fullmatch(error.source or ""):
+            placed(error)
             raise
         told = f"{error.message} {advice[0].upper()}{advice[1:]}"
         raise SourceNotFound(told, source=error.source) from None

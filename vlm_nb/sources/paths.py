@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import glob
@@ -154,7 +155,7 @@ def _wanted(pattern: Path, path: Path) -> bool:
 
 
 def missing(path: Path, names: Iterable[str] = ()) -> str:
-    """How a message on a file that is not there ends: a near file, or where it was looked for.
+    """How a message on a file that is not there ends: where it comes from, a near name, or a full stop.
 
     ``names`` are what else may have been meant: variables.
     """
@@ -163,13 +164,9 @@ def missing(path: Path, names: Iterable[str] = ()) -> str:
     try:
         files = [entry.name for entry in itertools.islice(os.scandir(path.parent), 2000)]
     except OSError:
-        gone = f"its folder {path.parent} does not exist" if _what(path.parent) == "missing" else ""
-        return f" ({gone}{_looked_in(path)})." if gone else "."
+        return f" (its folder {path.parent} does not exist)." if _what(path.parent) == "missing" else "."
     near = [str(path.parent / name) for name in _close(path.name, files)] or _close(str(path), names)
-    if near:
-        return f"; did you mean {near[0]}?"
-    where = _looked_in(path)
-    return f" ({where.strip()})." if where else "."
+    return f"; did you mean {near[0]}?" if near else "."
 
 
 def _close(name: str, known: Iterable[str]) -> list[str]:
@@ -177,12 +174,16 @@ def _close(name: str, known: Iterable[str]) -> list[str]:
     return difflib.get_close_matches(name, others, n=1, cutoff=0.7)
 
 
-def _looked_in(path: Path) -> str:
-    """The working folder, for a path that is relative to it."""
-    try:
-        return "" if path.is_absolute() else f" in {Path.cwd()}"
-    except OSError:  # it was deleted
-        return ""
+def placed(error: SourceError) -> SourceError:
+    """Return the error of a relative path, which has no better advice, with the working folder named.
+
+    For single calls: the rows of a table or list are not to repeat it.
+    """
+    relative = error.source and not os.path.isabs(os.path.expanduser(error.source))
+    if isinstance(error, SourceNotFound) and relative and error.message.endswith("."):
+        with contextlib.suppress(OSError):  # the folder was deleted
+            error.args = (f"{error.message} The working folder is {Path.cwd()}.",)
+    return error
 
 
 def _shorten(text: str) -> str:
