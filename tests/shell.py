@@ -68,7 +68,7 @@ class Shell:
         assert line in ran.out + ran.err, f"not shown: {ran.out!r}"
         assert "Traceback" not in ran.out
         told, _, place = line.rpartition(" ")
-        assert place == f"[docs/troubleshooting#{type(ran.error).__name__.lower()}]"
+        assert place == f"[docs/troubleshooting.md#{type(ran.error).__name__.lower()}]"
         return told
 
     def close(self) -> None:

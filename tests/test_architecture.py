@@ -32,9 +32,9 @@ FLOORS = (
     {"sources"},
     {"results", "likeness", "display", "report"},
     {"config"},
+    {"demo"},
     {"request"},
     {"errors", "extras"},
-    {"demo"},
 )
 
 # Third-party packages that a module may import when it is itself imported (inside functions: anything).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 
 import numpy as np
@@ -365,6 +366,62 @@ def test_tensors_without_numbers(model):
 def test_the_byte_order_of_an_array_does_not_matter(model):
     array = np.full((6, 8), 257 * 200, dtype=">u2")
     assert vlm_nb.load_image(array).getpixel((0, 0)) == (200, 200, 200)
+
+
+ALONE = {
+    "ask": lambda m: m.ask(None, "How many?"),
+    "caption": lambda m: m.caption(None),
+    "ground": lambda m: m.ground(None, "circle"),
+    "every object": lambda m: m.ground(None),
+    "stream": lambda m: list(m.stream(None, "How many?")),
+    "call": lambda m: m(source=None, user_prompt="How many?").unwrap(),
+    "extract": lambda m: m.extract(None, ["yes", "no"]),
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_none_is_no_image(model, name):
+    assert "no image in None" in refused(lambda: ALONE[name](model), SourceError)
+
+
+def test_captions_and_boxes_are_of_an_image(model):
+    for call in (lambda: model.caption([]), lambda: model.ground([], "x"), lambda: model().unwrap()):
+        assert "no image given" in refused(call, SourceError)
+
+
+def test_the_working_folder_is_named_once_and_not_in_every_row(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    where = f"no such file: a.png. The working folder is {tmp_path}."
+    for call in (model.caption, model.chat, lambda name: model(name).unwrap()):
+        assert refused(lambda call=call: call("a.png"), SourceError) == where
+    assert "working folder" not in refused(lambda: model.ask("/a.png", "x"), SourceError)
+    assert str(model(source=["a.png"], show_progress=False)[0].error) == "no such file: a.png."
+
+
+def test_a_question_in_text_only(model):
+    answers = [model.ask([], "x"), model(user_prompt="x").unwrap(), model.chat().ask("x")]
+    assert [(answer.caption, answer.image_size) for answer in answers] == [("two dogs", None)] * 3
+
+
+@pytest.mark.parametrize("text", ["What is it?", "Describe it", "it"])
+def test_image_and_question_exchanged(model, tmp_path, text):
+    line = "seems to be the image and .* the text: the image comes first"
+    for call in (model.ask, model.ground):
+        assert re.search(line, refused(lambda call=call: call(text, "photos/scene_01.png"), OptionError))
+    PICTURE.save(tmp_path / "my picture.png")
+    picture = str(tmp_path / "my picture.png")
+    assert re.search(line, refused(lambda: model.ask(text, picture), OptionError))
+    if "?" not in text:  # a pattern, which many images may match
+        assert re.search(line, refused(lambda: model(source=text, user_prompt=picture), OptionError))
+    assert "no such file" in refused(lambda: model.ask("gone.png", "Is it like a.png"))
+
+
+@pytest.mark.parametrize("source", [PICTURE, [PICTURE]], ids=["one", "many"])
+def test_keywords_named_as_elsewhere(model, source):
+    wrong = "source= and user_prompt="
+    assert wrong in refused(lambda: model(image=source, prompt="How many?"), OptionError)
+    assert wrong in refused(lambda: model(source=source, prompt="How many?"), OptionError)
+    assert wrong in refused(lambda: model.caption(PICTURE, prompt="How many?"), OptionError)
 
 
 @pytest.mark.parametrize("many", ["*.jpg", "/tmp", np.zeros((5, 5), dtype=object)], ids=type)

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 import vlm_nb.demo
 from vlm_nb.demo.scenes import BACKGROUNDS, CANVASES, COLOURS, SHAPES, Scene, SceneObject, draw_scene
+from vlm_nb.errors import OptionError
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples" / "demo_model"))
 questions = pytest.importorskip("questions")
@@ -176,3 +177,19 @@ def test_sample_images_ship_and_one_is_rotated():
     assert sum(path.stat().st_size for path in samples.values()) < 300_000
     with Image.open(samples["rotated.jpg"]) as image:
         assert image.size[::-1] == ImageOps.exif_transpose(image).size
+
+
+def test_the_samples_come_into_a_folder_and_never_over_another_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paths = vlm_nb.demo.copy_images()
+    assert [str(path) for path in paths] == list(vlm_nb.demo.sample_images())
+    assert vlm_nb.demo.copy_images() == paths
+    assert vlm_nb.demo.copy_images("new/folder")[0].is_file()
+    Path("wide.png").write_text("mine")
+    Path("small.png").unlink()
+    with pytest.raises(OptionError, match=r"wide\.png is another file"):
+        vlm_nb.demo.copy_images()
+    assert Path("wide.png").read_text() == "mine"
+    assert not Path("small.png").exists()
+    with pytest.raises(OptionError, match=r"cannot copy into wide\.png"):
+        vlm_nb.demo.copy_images("wide.png/x")

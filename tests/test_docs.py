@@ -69,10 +69,9 @@ def tool(name: str) -> ModuleType:
 
 @pytest.mark.parametrize("cls", ERRORS, ids=lambda c: c.__name__)
 def test_every_error_leads_to_its_cause_and_its_fix(cls: type[errors.VLMError]) -> None:
-    folder, _, rest = cls.where_explained().partition("/")
-    page, _, anchor = rest.partition("#")
-    text = text_of(ROOT / folder / f"{page}.md")
-    assert anchor in anchors(ROOT / folder / f"{page}.md")
+    page, _, anchor = cls.where_explained().partition("#")
+    text = text_of(ROOT / page)
+    assert anchor in anchors(ROOT / page)
     section = text.split(f"\n### {cls.__name__}\n")[1].split("\n### ")[0]
     cause, _, fix = section.partition("**Fix.**")
     assert len(cause.partition("**Cause.**")[2].split()) > 5, "no cause"

@@ -19,7 +19,7 @@ def test_every_error_survives_pickling_and_shows_one_line(cls: type[errors.VLMEr
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is cls
     assert (str(again), again.source, again.index) == ("what was given; what to do", "a.png", 3)
-    place = f"docs/troubleshooting#{cls.__name__.lower()}"
+    place = f"docs/troubleshooting.md#{cls.__name__.lower()}"
     assert again._render_traceback_() == [f"{cls.__name__}: what was given; what to do [{place}]"]
     assert traceback.format_exception_only(again)[-1] == f"[{place}]\n"
 
@@ -28,7 +28,7 @@ def test_a_kind_of_our_own_kind_is_explained_where_its_parent_is() -> None:
     class TooSpecial(errors.OutOfMemory):
         pass
 
-    assert TooSpecial.where_explained() == "docs/troubleshooting#outofmemory"
+    assert TooSpecial.where_explained() == "docs/troubleshooting.md#outofmemory"
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda c: c.__name__)

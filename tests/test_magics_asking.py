@@ -34,6 +34,14 @@ def model(shell: Shell, folder: Path) -> vlm_nb.VLM:
     return vlm_nb.load("scripted", engine="scripted", script=SCRIPT)
 
 
+def test_a_question_in_the_cell_that_loads_the_extension_is_not_lost_in_silence(shell: Shell) -> None:
+    shell.cell("%unload_ext vlm_nb")
+    ran = shell.run("%load_ext vlm_nb\nx = 1\n%vqa a.png What colour is the car?")
+    assert "in a cell of its own:  %vqa a.png What colour is the car?" in ran.out
+    shell.cell("%unload_ext vlm_nb")
+    assert shell.cell("%load_ext vlm_nb").out == ""
+
+
 def test_a_question_on_the_line(shell: Shell, model: vlm_nb.VLM) -> None:
     ran = shell.cell("%vqa a.png What colour is the car?")
     assert isinstance(ran.value, Prediction)

@@ -18,12 +18,37 @@ TABLE = {
         "%vqa",
         "PromptError: no image given: write a file, folder, URL or variable first, then the question.",
     ),
-    "no such file": ("%vqa photo.png What?", "SourceNotFound: no file, folder or variable 'photo.png'"),
+    "no such file": (
+        "%vqa photo.png What?",
+        "SourceNotFound: no file, folder or variable 'photo.png'. The working folder is {folder}.",
+    ),
+    "no such folder": (
+        "%vqa photos/photo.png What?",
+        "SourceNotFound: no file, folder or variable 'photos/photo.png' "
+        "(its folder photos does not exist). The working folder is {folder}.",
+    ),
+    "nearly a file of a folder": (
+        "%vqa ./empty/../pictur.png What?",
+        "SourceNotFound: no file, folder or variable './empty/../pictur.png'; "
+        "did you mean empty/../picture.png?",
+    ),
+    "a file that reads as Python": (
+        "%vqa empty/scene_0.png What?",
+        "SourceNotFound: no file, folder or variable 'empty/scene_0.png'. The working folder is {folder}.",
+    ),
+    "a sample of the demo model": (
+        "%vqa shapes.png What?",
+        "SourceNotFound: no file, folder or variable 'shapes.png'; "
+        "the demo model's samples come here with:  import vlm_nb; vlm_nb.demo.copy_images()",
+    ),
     "nearly a file": (
         "%vqa pictur.png What?",
         "SourceNotFound: no file, folder or variable 'pictur.png'; did you mean picture.png?",
     ),
-    "no such quoted file": ('%vqa "photo.png" What?', "SourceNotFound: no such file: photo.png."),
+    "no such quoted file": (
+        '%vqa "photo.png" What?',
+        "SourceNotFound: no such file: photo.png. The working folder is {folder}.",
+    ),
     "no match": ("%caption *.tiff", "SourceNotFound: nothing matches *.tiff"),
     "a folder without images": (
         "%caption empty",
@@ -115,7 +140,7 @@ TABLE = {
     ),
     "--together with a missing image": (
         "%vqa --together picture.png 'gone.png' -- What?",
-        "SourceNotFound: no such file: gone.png.",
+        "SourceNotFound: no such file: gone.png. The working folder is {folder}.",
     ),
     "--chat with nothing to continue": (
         "%vqa --chat and now?",
@@ -128,6 +153,35 @@ TABLE = {
     "two images and no --": (
         "%vqa picture.png picture.png What?",
         "PromptError: picture.png is an image too: end the images with --, then write the question.",
+    ),
+    "the question first": (
+        '%vqa "What is this?" picture.png',
+        "PromptError: picture.png is the image, not 'What is this?': "
+        "the image comes first, then the question or phrase.",
+    ),
+    "a question alone": (
+        "%vqa What is in the image?",
+        "SourceNotFound: no file, folder or variable 'What'. "
+        "The image comes first, then the question or phrase.",
+    ),
+    "a phrase alone": (
+        "%ground the red circle",
+        "SourceNotFound: no file, folder or variable 'the'. "
+        "The image comes first, then the question or phrase.",
+    ),
+    "a question after %caption": (
+        "%caption picture.png Describe the image shortly",
+        "SourceNotFound: no file, folder or variable 'Describe'. "
+        "%caption takes images only; to ask for something, use %vqa IMAGE QUESTION.",
+    ),
+    "a question beside a cell's": (
+        "%%vqa picture.png What is\nit?",
+        "SourceNotFound: no file, folder or variable 'What'. "
+        "In a cell magic the question goes below the first line.",
+    ),
+    "a word before --": (
+        "%vqa picture.png pictur -- What?",
+        "SourceNotFound: no file, folder or variable 'pictur'; did you mean picture.png?",
     ),
     "a question for %caption": (
         "%caption picture.png -- What?",
@@ -160,6 +214,14 @@ TABLE = {
         "%vlm use other",
         "NoModelLoaded: no model called 'other' is loaded; loaded: scripted. Load it with: %vlm load other",
     ),
+    "unload of an unknown model": (
+        "%vlm unload other",
+        "NoModelLoaded: no model called 'other' is loaded; loaded: scripted.",
+    ),
+    "nearly the demo model": (
+        "%vlm load demoo",
+        "ModelNotFound: no model 'demoo'; did you mean demo?",
+    ),
     "reproduce of nothing": (
         "%vlm reproduce",
         "PromptError: nothing to reproduce yet: ask something first, for example %vqa photo.jpg What is it?",
@@ -181,7 +243,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_one_line_and_nothing_lost(shell: Shell, folder: Path, cell: str, line: str) -> None:
     vlm_nb.load("scripted", engine="scripted", script="fine")
     shell.names.update(number=42, nothing=None, pictures=["picture.png"] * 2)
-    shown = shell.fails(cell)
+    shell.names["empty"] = folder / "empty"
+    shown = shell.fails(cell).replace(str(folder), "{folder}")
     assert (shown[: len(line)] if line.endswith((": ", "empty")) else shown) == line
     assert shell.cell("%vqa picture.png Still there?").value.caption == "fine"
 

@@ -53,9 +53,9 @@ def test_load_takes_values_of_every_kind(shell: Shell, picture: Path) -> None:
 def test_load_again_gives_the_same_model(shell: Shell) -> None:
     shell.cell("%vlm load tiny --engine scripted")
     first = vlm_nb.current()
-    shell.cell("%vlm load tiny --engine scripted")
+    assert "tiny · cpu · already loaded\n" in shell.cell("%vlm load tiny --engine scripted").out
     assert vlm_nb.current() is first
-    shell.cell("%vlm load other --engine scripted")
+    assert "already" not in shell.cell("%vlm load other --engine scripted").out
     assert [model.name for model in vlm_nb.loaded()] == ["other"]
     shell.cell("%vlm load tiny --engine scripted --keep")
     assert [model.name for model in vlm_nb.loaded()] == ["other", "tiny"]
@@ -106,6 +106,7 @@ def test_the_guide_names_every_magic_and_command(shell: Shell) -> None:
     from vlm_nb.magics.manage import COMMANDS
 
     guide = shell.cell("%vlm").out
+    assert shell.cell("%vlm help").out == shell.cell("%vlm --help").out == guide
     for name in ("%vqa", "%ground", "%caption", "%vlm load", *COMMANDS):
         assert name in guide
 

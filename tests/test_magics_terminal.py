@@ -66,8 +66,8 @@ def test_a_terminal_session(tmp_path: Path) -> None:
     assert "1 car" in grounded
     assert assigned.count("a red") == 1
     assert value.count("a red") == 1
-    line = "SourceNotFound: no file, folder or variable 'gone.png' [docs/troubleshooting#sourcenotfound]"
-    assert missing.strip() == line
+    line = f"SourceNotFound: no file, folder or variable 'gone.png'. The working folder is {tmp_path}."
+    assert missing.strip() == f"{line} [docs/troubleshooting.md#sourcenotfound]"
     assert "other: loading" in loaded
     assert "other · cpu" in loaded
     assert "current  other" in status

@@ -133,11 +133,13 @@ def test_a_thread_asks_while_a_magic_streams(kernel: Kernel) -> None:
 
 
 def test_an_error_is_one_line(kernel: Kernel) -> None:
+    folder = kernel.run("from pathlib import Path\nprint(Path.cwd())").text.strip()
     reply = kernel.run("%vqa missing.png What is it?")
     assert reply.status == "error"
     lines = reply.contents("error")[0]["traceback"]
     assert [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines] == [
-        "SourceNotFound: no file, folder or variable 'missing.png' [docs/troubleshooting#sourcenotfound]"
+        f"SourceNotFound: no file, folder or variable 'missing.png'. The working folder is {folder}. "
+        "[docs/troubleshooting.md#sourcenotfound]"
     ]
 
 

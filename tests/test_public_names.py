@@ -16,6 +16,7 @@ EXPECTED = {
     "VLMError",
     "__version__",
     "current",
+    "demo",
     "explore",
     "export",
     "ledger",

@@ -1,13 +1,13 @@
 """Every code block of the README and the docs runs, or says why it does not.
 
 A block in ```python or ```ipython is run in one IPython shell per page, top to bottom, in a folder that holds
-the demo's sample images. A block after ``<!-- not run: reason -->`` is only compiled.
+the demo's sample images, unless the page itself gets them. A block after ``<!-- not run: reason -->``
+is only compiled.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -31,8 +31,8 @@ def blocks(page: Path) -> list[tuple[str, bool]]:
 @pytest.mark.usefixtures("fresh_registry")
 def test_code_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, path in demo.sample_images().items():
-        shutil.copy(path, tmp_path / name)
+    if "demo.copy_images()" not in page.read_text(encoding="utf-8"):
+        demo.copy_images()
     shell = InteractiveShell.instance()
     shell.reset()
     for code, runs in blocks(page):
@@ -41,6 +41,12 @@ def test_code_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             continue
         result = shell.run_cell(code)
         assert result.success, f"{page.name}:\n{code}\n{result.error_in_exec or result.error_before_exec!r}"
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_extension_is_loaded_in_a_cell_of_its_own(page: Path) -> None:
+    for code, _ in blocks(page):  # a question below it would be taken for help
+        assert "%load_ext" not in code or code.strip() == "%load_ext vlm_nb"
 
 
 def test_shell_commands_name_real_make_targets() -> None:

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from vlm_nb import registry
-from vlm_nb.errors import Cancelled, NoModelLoaded, OptionError
+from vlm_nb.errors import Cancelled, DownloadError, ModelNotFound, NoModelLoaded, OptionError
 
 pytestmark = pytest.mark.usefixtures("fresh_registry")
 
@@ -37,14 +37,26 @@ def test_unload_forgets_and_names_what_to_do() -> None:
     registry.unload()
     with pytest.raises(NoModelLoaded, match="%vlm load"):
         registry.current()
-    with pytest.raises(NoModelLoaded):
+    with pytest.raises(NoModelLoaded, match=r"'one' is loaded; loaded: none\.\n"):
         registry.unload("one")
+    with pytest.raises(NoModelLoaded, match="nothing to unload"):
+        registry.unload()
 
 
 def test_an_unknown_name_names_the_nearest() -> None:
     load("Qwen2.5-VL")
     with pytest.raises(NoModelLoaded, match=r"Qwen2\.5-VL"):
         registry.use("Qwen2.5VL")
+
+
+def test_a_name_without_an_organisation_is_doubted_before_the_network_is() -> None:
+    one = load()
+    for name in ("demoo", "Demo", "dem"):
+        with pytest.raises(ModelNotFound, match=r"^no model .*; did you mean demo\?\n"):
+            registry.load(name)
+    with pytest.raises(DownloadError, match=r"^'nosuch' names no organisation; .* organisation/name\."):
+        registry.load("nosuch")
+    assert registry.loaded() == [one]
 
 
 def test_an_unknown_keyword_names_the_nearest() -> None:

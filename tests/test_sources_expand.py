@@ -115,7 +115,9 @@ def test_is_single(source: Any, single: bool) -> None:
 
 
 BAD = [
-    ("no such file", "nope.jpg", SourceNotFound, "no such file: nope.jpg"),
+    ("no such file", "nope.jpg", SourceNotFound, "no such file: nope.jpg."),
+    ("an absolute path", "/nope.jpg", SourceNotFound, "no such file: /nope.jpg."),
+    ("a sample", "shapes.png", SourceNotFound, "with:  import vlm_nb; vlm_nb.demo.copy_images()"),
     ("no folder either", "nope/nope.jpg", SourceNotFound, "its folder nope does not exist"),
     ("no match", "nope*.jpg", SourceNotFound, "no file matches nope*.jpg"),
     ("a file URL", "file:///etc/hostname", SourceError, "give the path itself"),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from . import sources
 from .answering import check_sizes, confidence, ending, named, rated
 from .conversations import placed
-from .errors import CapabilityError, OptionError, PromptError, SourceError
+from .errors import CapabilityError, OptionError, PromptError, SourceError, VLMError
 from .families.base import Family, ImageLimits
 from .grounding import Grounding
 from .request import Completion, GenerationConfig, Message, Request
@@ -97,8 +97,8 @@ class Asker:
     def prepare(self, job: Job) -> Prepared:
         """Decode and resize the images and build the request.
 
-        Raises SourceError for an unreadable image, CapabilityError for several images where the model takes
-        one, PromptError for an empty prompt.
+        Raises SourceError for an unreadable image, or where a caption or boxes have none; CapabilityError for
+        several images where the model takes one, PromptError for an empty prompt.
         """
         self._check(job)
         images, frames, first = [], [], None
@@ -119,6 +119,8 @@ class Asker:
     def _check(self, job: Job) -> None:
         if not job.prompt.strip():
             raise PromptError("the prompt is empty; write a question, or use caption() or ground().")
+        if job.task != "ask" and not job.sources:
+            raise SourceError("no image given; captions and boxes are of an image.")
         several = len(job.sources) > 1
         if several and not (self.family.multi_image and self.capabilities.multi_image):
             raise CapabilityError(
@@ -188,13 +190,25 @@ def user_turn(family: Family, prompt: str, images: int, first_index: int = 0) ->
     return placed(prompt, images, first_index) or family.user_message(prompt, images, first_index)
 
 
+def images_of(source: Any, prompt: str | None) -> tuple[sources.Source, ...]:
+    """The images of a call, as of ``together``. Raises OptionError where ``prompt`` seems to be the image."""
+    try:
+        return together(source)
+    except VLMError as error:
+        if isinstance(source, str) and sources.names_image(prompt) and not sources.names_image(source):
+            raise OptionError(
+                f"{prompt!r} seems to be the image and {source[:200]!r} the text: the image comes first."
+            ) from None
+        if isinstance(error, SourceError):
+            sources.placed(error)
+        raise
+
+
 def together(source: Any) -> tuple[sources.Source, ...]:
-    """Return the images of one prompt: one source, or a list of them; empty for None (text only).
+    """Return the images of one prompt: one source, or a list of them; empty for an empty list (text only).
 
     Raises the SourceError of the first that cannot be used, OptionError for a folder or a glob.
     """
-    if source is None:
-        return ()
     if not sources.is_single(source) and not isinstance(source, list | tuple):
         shown = repr(source)[:200] if isinstance(source, str | os.PathLike) else type(source).__name__
         raise OptionError(f"{shown} may be many images; give them to model(source=...) or as a list.")

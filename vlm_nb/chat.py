@@ -7,7 +7,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .asking import Job, drain, together, user_turn
+from .asking import Job, drain, images_of, user_turn
 from .errors import CapabilityError, PromptError
 from .request import Message
 from .results import Prediction
@@ -41,7 +41,7 @@ class Chat:
         self.system = system
         self.options = options
         self.turns: list[Turn] = []
-        self._joining = together(source)
+        self._joining = _new(source)
 
     def ask(self, question: str, source: Any = None, **options: Any) -> Prediction:
         """Continue with ``question``; ``source`` is an image, or a list, that joins now.
@@ -53,7 +53,7 @@ class Chat:
 
     def stream(self, question: str, source: Any = None, **options: Any) -> Generator[str, None, Prediction]:
         """As ``ask``, yielding pieces of the raw answer; the generator's return value is the Prediction."""
-        joining = self._joining + together(source)
+        joining = self._joining + _new(source)
         job = self._job(question, joining, options)
         answer = yield from self.model.stream_job(job)
         first = len(job.sources) - len(joining)
@@ -83,7 +83,7 @@ class Chat:
         return tuple(message for pair in pairs for message in pair)
 
     def _job(self, question: str, joining: tuple[Source, ...], options: dict[str, Any]) -> Job:
-        job = self.model.job(None, question, "ask", system=self.system, **{**self.options, **options})
+        job = self.model.job((), question, "ask", system=self.system, **{**self.options, **options})
         return dataclasses.replace(
             job, sources=self.images + joining, history=self.history, joining=len(joining)
         )
@@ -91,3 +91,8 @@ class Chat:
     def __repr__(self) -> str:
         images = len(self.images) + len(self._joining)
         return f"<Chat with {self.model.name!r}: {len(self.turns)} turns, {images} images>"
+
+
+def _new(source: Any) -> tuple[Source, ...]:
+    """The images that join a turn; None stands for none."""
+    return () if source is None else images_of(source, None)

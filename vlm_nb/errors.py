@@ -63,9 +63,9 @@ class VLMError(Exception):
 
     @classmethod
     def where_explained(cls) -> str:
-        """The documentation's page and heading on this kind of error."""
+        """The file and heading, from the root of the repository, on this kind of error."""
         ours = next(base for base in cls.__mro__ if base.__module__ == __name__)
-        return f"docs/troubleshooting#{ours.__name__.lower()}"
+        return f"docs/troubleshooting.md#{ours.__name__.lower()}"
 
     def _render_traceback_(self) -> list[str]:
         """IPython prints this in place of a traceback: one line, whatever a file or server calls itself."""

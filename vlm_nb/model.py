@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import batch, conversations, sources
-from .asking import Asker, Job, Prepared, Task, checked_text, drain, together
+from .asking import Asker, Job, Prepared, Task, checked_text, drain, images_of, together
 from .batch import end_cell, in_ipython
 from .engines.base import Engine, Ticket, wait_cancelled
 from .engines.spec import LoadSpec
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from .families.base import Family
 
 DEMO = "demo"
+LEFT_OUT: Any = ...
+"""The image of a call that names none: a question in text only."""
+OTHER_NAMES = frozenset({"image", "images", "prompt", "question", "phrase"})
+"""What other tools call the image and the question."""
 Sources = Any
 """A path, folder, glob, URL, bytes, data URI, PIL image, array or tensor, or a list of those."""
 
@@ -114,7 +118,7 @@ class VLM:
 
     def __call__(
         self,
-        source: Sources = None,
+        source: Sources = LEFT_OUT,
         user_prompt: str | Sequence[str | None] | None = None,
         *,
         generation_config: Mapping[str, Any] | None = None,
@@ -126,14 +130,17 @@ class VLM:
 
         One image gives one ``Outcome(result, error)``; a list, folder or glob gives a list of them, aligned
         with the inputs: folders expand in sorted order, and an unreadable item is an error in its own place.
-        ``user_prompt`` is one text, or one per expanded input. Finished rows of a list, folder or glob are
-        kept in the ledger (``ledger=`` a file, or False) and in ``output="rows.jsonl"``; the same call again
-        computes only what is missing. ``verify=True`` hashes every file again; ``reuse_sampled=True`` takes
-        answers drawn at random from the ledger too. Raises OptionError and PromptError for the call itself
-        (unknown keys, a wrong number of prompts), and ModelUnloaded.
+        ``user_prompt`` is one text, or one per expanded input; without a ``source`` it is text only.
+        Finished rows of a list, folder or glob are kept in the ledger (``ledger=`` a file, or False) and in
+        ``output="rows.jsonl"``; the same call again computes only what is missing. ``verify=True`` hashes
+        every file again; ``reuse_sampled=True`` takes answers drawn at random from the ledger too. Raises
+        OptionError and PromptError for the call itself (unknown keys, a wrong number of prompts), and
+        ModelUnloaded.
         """
         how, settings = batch.split_options({**settings_of(generation_config), **options})
-        if sources.is_single(source) and (user_prompt is None or isinstance(user_prompt, str)):
+        alone = source is LEFT_OUT or sources.is_single(source)
+        source = () if source is LEFT_OUT else source
+        if alone and (user_prompt is None or isinstance(user_prompt, str)):
             return self._one_outcome(source, user_prompt, settings, how)
         make = batch.JobMaker(self.job, **settings)
         jobs, total = batch.jobs_of(source, user_prompt, make, recursive=recursive)
@@ -275,6 +282,7 @@ class VLM:
         source: Sources,
         prompt: str | None,
         task: Task = "ask",
+        /,
         *,
         system: str | None = None,
         schema: Any = None,
@@ -283,15 +291,19 @@ class VLM:
     ) -> Job:
         """Build the job of one prompt. ``prompt`` is the question, or the phrase of a "locate" task.
 
-        Raises OptionError for unknown generation keys, PromptError for an empty prompt, SourceNotFound.
+        An empty list as ``source`` makes it text only. Raises OptionError for unknown generation keys,
+        PromptError for an empty prompt, SourceError.
         """
         prompt, system = checked_text(prompt), checked_text(system, "system=")
         text = prompt if task == "ask" else self.family.prompt_for(task, prompt)
         if text is None or not text.strip() or (task == "locate" and not (prompt or "").strip()):
             raise PromptError("the prompt is empty; write a question, or use caption() or ground().")
+        if wrong := sorted(OTHER_NAMES & generation.keys()):
+            names = "the image comes first, then the text; model(...) has source= and user_prompt=."
+            raise OptionError(f"unknown keyword {wrong[0]!r}: {names}")
         config = self.generation({**settings_of(generation_config), **generation})
         return Job(
-            sources=together(source),
+            sources=images_of(source, prompt),
             prompt=text,
             task=task,
             phrase=prompt if task == "locate" else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import threading
 from collections.abc import Callable
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from . import config
 from .engines import ENGINES
 from .engines.spec import LoadSpec
-from .errors import NoModelLoaded, OptionError, nearest, unknown_option
+from .errors import DownloadError, ModelNotFound, NoModelLoaded, OptionError, nearest, unknown_option
+from .machine import cached_models
 from .request import settings_of
 
 if TYPE_CHECKING:
@@ -67,13 +69,33 @@ def _open(
 ) -> VLM:
     from .opening import open_model
 
-    return open_model(
-        spec,
-        on_progress=on_progress,
-        cancelled=cancelled,
-        room={} if keep else _to_be_freed(),
-        make_room=None if keep else unload_all,
-    )
+    short = _is_short(spec)
+    if short and difflib.get_close_matches(spec.model.lower(), ["demo"], cutoff=0.8):
+        raise ModelNotFound(f"no model {spec.model!r}; did you mean demo?")
+    try:
+        return open_model(
+            spec,
+            on_progress=on_progress,
+            cancelled=cancelled,
+            room={} if keep else _to_be_freed(),
+            make_room=None if keep else unload_all,
+        )
+    except (ModelNotFound, DownloadError) as error:
+        if short:
+            error.args = (f"{_full_names(spec.model)} {error.message}",)
+        raise
+
+
+def _is_short(spec: LoadSpec) -> bool:
+    """Whether the model is to come from the hub by a name without an organisation, which few old ones are."""
+    elsewhere = spec.engine in ("openai", "scripted") or spec.model == "demo"
+    return not elsewhere and "/" not in spec.model and not os.path.exists(os.path.expanduser(spec.model))
+
+
+def _full_names(name: str) -> str:
+    close = nearest(name, ["demo", *(model.name for model in cached_models())], count=1)
+    hint = f"did you mean {close[0]}?" if close else "names on the hub are organisation/name."
+    return f"{name!r} names no organisation; {hint} Otherwise:"
 
 
 def _to_be_freed() -> dict[str, int]:
@@ -136,15 +158,19 @@ def use(model: VLM | str) -> VLM:
     return chosen
 
 
-def by_name(name: str) -> VLM:
-    """Return the loaded model called ``name`` (the last loaded, if several). Raises NoModelLoaded."""
+def by_name(name: str, *, wanted: bool = True) -> VLM:
+    """Return the loaded model called ``name`` (the last loaded, if several). Raises NoModelLoaded.
+
+    With ``wanted`` its message says how to load it.
+    """
     for model in reversed(loaded()):
         if model.name == name or model.name.rsplit("/", 1)[-1] == name:
             return model
     names = [model.name for model in loaded()]
     close = nearest(name, names)
     hint = f"did you mean {close[0]!r}?" if close else f"loaded: {', '.join(names) or 'none'}."
-    raise NoModelLoaded(f"no model called {name!r} is loaded; {hint} Load it with: %vlm load {name}")
+    how = f" Load it with: %vlm load {name}" if wanted else ""
+    raise NoModelLoaded(f"no model called {name!r} is loaded; {hint}{how}")
 
 
 def other_than(model: VLM, name: str) -> VLM:
@@ -188,7 +214,9 @@ def unload(model: VLM | str | None = None) -> VLM:
 
     Raises NoModelLoaded, and OptionError for something that is no model.
     """
-    target = current(model)
+    if model is None and not loaded():
+        raise NoModelLoaded("no model is loaded. There is nothing to unload.")
+    target = by_name(model, wanted=False) if isinstance(model, str) else current(model)
     with _lock:
         for key in [k for k, v in _models.items() if v is target]:
             del _models[key]

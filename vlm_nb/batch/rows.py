@@ -28,7 +28,7 @@ class JobMaker:
     def __init__(self, job: Callable[..., Job], task: Task | None = None, **settings: Any) -> None:
         def template(prompt: str | None) -> Job:
             kind: Task = task or ("ask" if prompt is not None else "detect")
-            return dataclasses.replace(job(None, prompt, kind, **settings), interactive=False)
+            return dataclasses.replace(job((), prompt, kind, **settings), interactive=False)
 
         self.template = functools.lru_cache(_TEMPLATES)(template)
         """The job of a prompt without its image; raises OptionError and PromptError."""

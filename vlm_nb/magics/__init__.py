@@ -26,6 +26,8 @@ def register(shell: InteractiveShell) -> None:
     shell.register_magics(magics)
     magics.once.register()
     questionmark.register(shell)
+    if lost := questionmark.advice(questionmark.running_cell(shell)):
+        print(lost)  # noqa: T201 - IPython itself says "Object … not found." below it
     if shell.Completer is not None:
         shell.Completer.custom_matchers.append(matcher_of(shell))
 

@@ -61,7 +61,7 @@ def _images(call: Call) -> list[Source] | None:
     images: list[Source] = []
     for item in sources.expand(call.source, recursive=call.options.recursive):
         if isinstance(item, VLMError):
-            raise item
+            raise sources.placed(item)
         images.append(item)
     if call.options.together and len(images) < 2:
         count = "one was" if images else "none was"

@@ -6,6 +6,7 @@ import argparse
 import ast
 import keyword
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -13,11 +14,16 @@ from typing import Any, TypeVar
 from IPython.core.error import UsageError
 from IPython.core.magic_arguments import argument, argument_group
 
-from ..errors import OptionError, PromptError
+from ..errors import OptionError, PromptError, SourceNotFound
 from . import grammar
 from .holding import IMAGE_SUFFIXES
 from .scope import Scope
 
+_IN_CELL = "in a cell magic the question goes below the first line."
+_IMAGES_ONLY = "%caption takes images only; to ask for something, use %vqa IMAGE QUESTION."
+_IMAGE_FIRST = "the image comes first, then the question or phrase."
+_WORD = re.compile(r"[^\W\d][\w'’?!,-]*")
+"""A word of a text, rather than the name of a file."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -109,15 +115,16 @@ def parse_call(
     scope = Scope(names)
     parts = _split(line, flags_of(function), scope, only_sources=only_sources or cell is not None)
     if cell is not None and parts.question:
-        raise PromptError("in a cell magic the question goes below the first line.")
+        raise PromptError(_IN_CELL)
     if only_sources and parts.question:
-        raise PromptError("%caption takes images only; to ask for something, use %vqa IMAGE QUESTION.")
-    _refuse_second_image(parts)
+        raise PromptError(_IMAGES_ONLY)
+    advice = _IN_CELL if cell is not None else _IMAGES_ONLY if only_sources else _IMAGE_FIRST
+    source, code = _joined(_sources(parts, scope, advice))
+    _refuse_second_image(parts, scope)
     options = parse_options(function, parts.options, scope)
     if options.out is not None and (not options.out.isidentifier() or keyword.iskeyword(options.out)):
         raise OptionError(f"-o {options.out}: expected the name of a variable.")
     written = getattr(options, "schema", None)
-    source, code = _joined([scope.source(token) for token in parts.sources])
     return Call(
         schema=None if written is None else scope.evaluate(written, shown=f"--schema {written}"),
         source=source,
@@ -128,12 +135,30 @@ def parse_call(
     )
 
 
-def _refuse_second_image(parts: grammar.Line) -> None:
-    """``%vqa a.jpg b.jpg What?`` would ask about a.jpg only."""
+def _sources(parts: grammar.Line, scope: Scope, advice: str) -> list[tuple[Any, str]]:
+    """The value and the code of each source; ``advice`` is added where a question stands for one."""
+    try:
+        return [scope.source(token) for token in parts.sources]
+    except SourceNotFound as error:
+        from ..sources import placed
+
+        several = len(parts.sources) > 1 or parts.question is not None
+        if parts.ended or not several or not _WORD.fullmatch(error.source or ""):
+            placed(error)
+            raise
+        told = f"{error.message} {advice[0].upper()}{advice[1:]}"
+        raise SourceNotFound(told, source=error.source) from None
+
+
+def _refuse_second_image(parts: grammar.Line, scope: Scope) -> None:
+    """``%vqa a.jpg b.jpg What?`` would ask about a.jpg only, ``%vqa "What?" a.jpg`` about nothing."""
     words = (parts.question or "").split()
     if parts.ended or not words or not words[0].lower().endswith(IMAGE_SUFFIXES):
         return
     if os.path.isfile(os.path.expanduser(words[0])):
+        first = parts.sources[0] if parts.sources else None
+        if first is not None and first.quoted and not scope.names_images(first):
+            raise PromptError(f"{words[0]} is the image, not {first.text!r}: {_IMAGE_FIRST}")
         raise PromptError(f"{words[0]} is an image too: end the images with --, then write the question.")
 
 

@@ -21,6 +21,7 @@ last_change: list[str] = []
 
 def load_shown(shell: InteractiveShell, name: str | None, **options: Any) -> VLM:
     """Load a model (None: the ``model`` setting), showing how far it is. Raises Cancelled on an interrupt."""
+    known = registry.loaded()
     before, started = memory(), time.monotonic()
     view = LoadView(shell, name or config.settings().model)
     try:
@@ -31,6 +32,9 @@ def load_shown(shell: InteractiveShell, name: str | None, **options: Any) -> VLM
     except BaseException:
         view.finish("")
         raise
+    if model in known:
+        view.finish(" · ".join([*_facts(model), "already loaded"]))
+        return model
     change = memory_change(before, memory())
     last_change[:] = [f"load {model.name}: {change}"]
     seconds = time.monotonic() - started

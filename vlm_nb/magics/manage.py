@@ -41,7 +41,7 @@ _SWITCHES = frozenset(
 def run(desk: Desk, line: str) -> None:
     """Carry out ``%vlm LINE``. Raises an error of one line."""
     name, _, rest = line.strip().partition(" ")
-    if not name:
+    if name in ("", "help", "--help", "-h"):
         print(GUIDE)  # noqa: T201 - the answer to %vlm
         return
     if name not in COMMANDS:

@@ -1,6 +1,7 @@
 """``%vqa photo.jpg Is it red?`` ends with a question mark, which IPython would take for a request for help.
 
 Two input transformers, tried before IPython's own, hand such a line to the magic; ``%vqa?`` still shows help.
+They come too late for the cell that loads the extension: ``advice`` says so.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _ASKS = re.compile(r"%(vqa|ground|caption)[ \t]+(?!\?+\s*$)\S")
 """One of our magics with something after its name; ``%vqa?`` alone is help."""
+_LOST = re.compile(r"(\w+\s*=\s*)?%(vqa|ground|caption)\s.*\?$")
+_LOADS = ["%load_ext", "vlm_nb"]
 Line = list[tokenize.TokenInfo]
 
 
@@ -86,3 +89,19 @@ def unregister(shell: InteractiveShell) -> None:
     """Take them out again."""
     transformers = shell.input_transformer_manager.token_transformers
     transformers[:] = [t for t in transformers if t not in (AskingAssignment, AskingLine)]
+
+
+def advice(cell: str) -> str | None:
+    """What to say of a cell that loads the extension and asks below it, where IPython takes that for help."""
+    lines = [line.strip() for line in cell.splitlines()]
+    loads = next((place for place, line in enumerate(lines) if line.split() == _LOADS), len(lines))
+    lost = next((line for line in lines[loads:] if _LOST.match(line)), None)
+    if lost is None:
+        return None
+    return f"IPython takes this line for a call for help; run it again in a cell of its own:  {lost}"
+
+
+def running_cell(shell: InteractiveShell) -> str:
+    """The text of the cell that runs, as it was written; empty where the shell keeps no history."""
+    history = getattr(shell.history_manager, "input_hist_raw", None)
+    return history[-1] if history else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import os
 import re
@@ -17,7 +16,8 @@ from .holding import holds_images
 _WHOLE = re.compile(r"\{\{(.*)\}\}", re.DOTALL)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|data:")
 _NAME = re.compile(r"[A-Za-z_]\w*")
-_DOTTED = re.compile(r"[\w.\-]+")
+_FILE = re.compile(r"[\w\-/]*\.[\w.\-/]*")
+"""What may be meant as the name of a file, even where its first word is a variable."""
 
 
 class Scope:
@@ -118,7 +118,7 @@ class Scope:
         try:
             value = self.evaluate(text)
         except PromptError:
-            if _DOTTED.fullmatch(text) and "." in text:  # photo.jpg, with a variable called photo
+            if _FILE.fullmatch(text):  # photo.jpg, with a variable called photo
                 raise self._not_found(text) from None
             raise
         if value is None:
@@ -126,12 +126,12 @@ class Scope:
         return value
 
     def _not_found(self, text: str) -> SourceNotFound:
+        from ..sources.paths import missing
+
         if glob.has_magic(text):
             return SourceNotFound(f"nothing matches {text}", source=text)
-        folder = Path(text).expanduser().parent
-        known = [*_entries(folder), *(n for n in self._names if not n.startswith("_"))]
-        close = difflib.get_close_matches(Path(text).name, known, n=1, cutoff=0.7)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        names = [name for name in self._names if not name.startswith("_")]
+        hint = missing(Path(os.path.expanduser(text)), names)
         return SourceNotFound(f"no file, folder or variable {text!r}{hint}", source=text)
 
 
@@ -151,13 +151,6 @@ def _on_disk(text: str) -> bool:
         )
     except (OSError, ValueError):
         return False
-
-
-def _entries(folder: Path) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))[:2000]
-    except OSError:
-        return []
 
 
 def _listed(value: Any) -> Any:

@@ -9,7 +9,7 @@ from .decode import MAX_PIXELS, LoadedImage, load, load_sized
 from .expand import expand, is_single
 from .fetch import MAX_BYTES, TIMEOUT, fetch
 from .keys import content_key, to_data_uri
-from .paths import image_suffixes
+from .paths import image_suffixes, names_image, placed
 from .source import Source
 
 __all__ = [
@@ -25,5 +25,7 @@ __all__ = [
     "is_single",
     "load",
     "load_sized",
+    "names_image",
+    "placed",
     "to_data_uri",
 ]

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import glob
 import importlib.util
+import itertools
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
 from PIL import features
 
+from ..demo import sample_images
 from ..errors import SourceError, SourceNotFound
 from .source import Item, Source
 from .uris import scheme_of
@@ -47,7 +50,7 @@ def from_path(source: str | os.PathLike[str], recursive: bool) -> Source | list[
         raise SourceError(f"{label} {_REFUSALS[what]}.", source=label)
     if is_glob(path):
         return list(_matches(path, recursive))
-    raise SourceNotFound(f"no such file: {label}{_near(path)}", source=label)
+    raise SourceNotFound(f"no such file: {label}{missing(path)}", source=label)
 
 
 def path_of(source: str | os.PathLike[str]) -> Path | None:
@@ -113,6 +116,13 @@ def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
         yield from (Path(root, name) for name in names if _is_image_name(name))
 
 
+def names_image(text: str | None) -> bool:
+    """Whether a text is one word that ends as an image file does, or the path of such a file."""
+    if text is None or not text.strip().lower().endswith(image_suffixes()):
+        return False
+    return len(text.split()) == 1 or _what(Path(text.strip()).expanduser()) == "file"
+
+
 def _is_image_name(name: str) -> bool:
     return not name.startswith(".") and name.lower().endswith(image_suffixes())
 
@@ -144,14 +154,36 @@ def _wanted(pattern: Path, path: Path) -> bool:
     return bool(pattern.suffix) or _is_image_name(path.name)
 
 
-def _near(path: Path) -> str:
+def missing(path: Path, names: Iterable[str] = ()) -> str:
+    """How a message on a file that is not there ends: where it comes from, a near name, or a full stop.
+
+    ``names`` are what else may have been meant: variables.
+    """
+    if str(path) in sample_images():
+        return "; the demo model's samples come here with:  import vlm_nb; vlm_nb.demo.copy_images()"
     try:
-        names = [entry.name for entry in os.scandir(path.parent or Path())]
+        files = [entry.name for entry in itertools.islice(os.scandir(path.parent), 2000)]
     except OSError:
         return f" (its folder {path.parent} does not exist)." if _what(path.parent) == "missing" else "."
-    others = [name for name in names if name != path.name]  # a link to nothing has its own name
-    close = difflib.get_close_matches(path.name, others, n=1, cutoff=0.7)
-    return f"; did you mean {path.parent / close[0]}?" if close else "."
+    near = [str(path.parent / name) for name in _close(path.name, files)] or _close(str(path), names)
+    return f"; did you mean {near[0]}?" if near else "."
+
+
+def _close(name: str, known: Iterable[str]) -> list[str]:
+    others = [other for other in known if other != name]  # a link to nothing has its own name
+    return difflib.get_close_matches(name, others, n=1, cutoff=0.7)
+
+
+def placed(error: SourceError) -> SourceError:
+    """Return the error of a relative path, which has no better advice, with the working folder named.
+
+    For single calls: the rows of a table or list are not to repeat it.
+    """
+    relative = error.source and not os.path.isabs(os.path.expanduser(error.source))
+    if isinstance(error, SourceNotFound) and relative and error.message.endswith("."):
+        with contextlib.suppress(OSError):  # the folder was deleted
+            error.args = (f"{error.message} The working folder is {Path.cwd()}.",)
+    return error
 
 
 def _shorten(text: str) -> str:
