@@ -23,5 +23,7 @@ def test_the_page_needs_no_network(page: Any, tmp_path: Path, screenshots: Path)
     saved = write_page(nbformat.read(NOTEBOOK, as_version=4), tmp_path / "quickstart.html")
     page.goto(saved.as_uri())
     assert page.locator(".vlm-nb img").first.is_visible()
+    border = "node => getComputedStyle(node, '::after').borderTopWidth"
+    assert page.locator(".vlm-nb-view").first.evaluate(border) == "1px"  # a white scene on a white page
     page.screenshot(path=screenshots / "demo-page.png")
     assert (asked, errors) == ([], [])
