@@ -18,13 +18,26 @@ from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 
 KEPT_METADATA = ("kernelspec", "language_info")
+QUIET_KERNEL = ["--IPKernelApp.log_level=ERROR"]
+"""No warning that the kernel talks over TCP: it listens on this machine alone, for as long as this runs."""
+SELF_CONTAINED = """
+{%- extends 'index.html.j2' -%}
+{%- block html_head_js -%}{%- endblock -%}
+{%- block html_head_js_mathjax -%}{%- endblock -%}
+{%- block html_head_js_mermaidjs -%}{%- endblock -%}
+"""
+"""nbconvert's page without the scripts that it loads from other hosts (require.js, MathJax, Mermaid)."""
 
 
 def execute(path: Path, *, timeout: int = 900) -> nbformat.NotebookNode:
     """Run every cell of the notebook, in its folder; raises CellExecutionError at the first error."""
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(
-        notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
+        notebook,
+        timeout=timeout,
+        kernel_name="python3",
+        extra_arguments=QUIET_KERNEL,
+        resources={"metadata": {"path": str(path.parent)}},
     ).execute()
     return notebook
 
@@ -38,8 +51,8 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def write_page(notebook: nbformat.NotebookNode, target: Path) -> Path:
-    """Write the executed notebook as one HTML page and return its path."""
-    page, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook)
+    """Write the executed notebook as one HTML page that loads nothing, and return its path."""
+    page, _ = HTMLExporter(embed_images=True, raw_template=SELF_CONTAINED).from_notebook_node(notebook)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(page, encoding="utf-8")
     return target

@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from shell import Shell, shell
 
 from vlm_nb import display, sources
 from vlm_nb.display import overlay_image, prediction_figure, preview_jpeg
 from vlm_nb.display.raster import default_scale
 from vlm_nb.errors import SourceError
 from vlm_nb.results import BBox, GroundedPhrase, Prediction
+
+__all__ = ["shell"]
 
 ORANGE = np.array((0xE6, 0x9F, 0x00))
 GREY = (200, 205, 210)
@@ -187,6 +190,19 @@ figure.savefig(sys.argv[1])
 assert "matplotlib.pyplot" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.png")], check=True, timeout=120)
+
+
+def test_the_users_own_way_to_show_figures_stays(shell: Shell) -> None:
+    from matplotlib.figure import Figure
+
+    shell.names["answer"] = prediction(Image.new("RGB", (20, 20)))
+    formatters = shell.ip.display_formatter.formatters
+    formatters["image/svg+xml"].for_type(Figure, lambda figure: "<svg></svg>")
+    shell.cell("figure = answer.figure()")
+    assert "image/png" not in shell.ip.display_formatter.format(shell.names["figure"])[0]
+    formatters["image/svg+xml"].pop(Figure)
+    shell.cell("figure = answer.figure()")
+    assert set(shell.ip.display_formatter.format(shell.names["figure"])[0]) == {"text/plain", "image/png"}
 
 
 def test_display_imports_no_matplotlib_or_numpy() -> None:

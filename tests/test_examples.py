@@ -55,6 +55,18 @@ def test_notebook(name: str, tmp_path: Path) -> None:
                 assert told(after) == told(before), before.source
 
 
+def test_the_kernel_is_quiet_and_the_page_names_no_other_host(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from examples.execute import execute, write_page
+
+    cells = [nbformat.v4.new_code_cell("1 + 1")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "small.ipynb")
+    page = write_page(execute(tmp_path / "small.ipynb"), tmp_path / "small.html")
+    assert "TCP" not in capfd.readouterr().err
+    assert not re.search(r"""(src|href)=["']?https?:|\bimport\b[^;]*https?:""", page.read_text("utf-8"))
+
+
 @pytest.mark.parametrize("name", [path.stem for path in sorted(FOLDER.glob("*.ipynb"))])
 def test_no_machine_path_is_saved(name: str) -> None:
     text = (FOLDER / f"{name}.ipynb").read_text(encoding="utf-8")

@@ -176,6 +176,19 @@ def test_a_path_that_is_not_there_is_an_alert(x: Explorer) -> None:
     assert "no such file" in x.ui_notice["message"]
 
 
+def test_an_alert_goes_with_the_next_success_but_not_with_another_file_of_the_same_drop(
+    x: Explorer, tmp_path: Path
+) -> None:
+    picture().save(tmp_path / "good.png")
+    data = (tmp_path / "good.png").read_bytes()
+    say(x, "upload", [b"hello"], key="k", name="notes.txt", part=0, parts=1)
+    say(x, "upload", [data], key="l", name="good.png", part=0, parts=1)
+    until(lambda: x.ui_album["count"] == 4)
+    assert "notes.txt" in x.ui_notice["message"]
+    say(x, "pick", text=str(tmp_path / "good.png"))
+    until(lambda: x.ui_album["count"] == 5 and not x.ui_notice)
+
+
 def test_a_12_megapixel_photo_has_small_previews_and_sharp_crops(model: vlm_nb.VLM) -> None:
     noise = Image.effect_noise((4000, 3000), 80).convert("RGB")
     x = explore(noise)

@@ -84,6 +84,18 @@ def test_status(shell: Shell) -> None:
     assert "unload two: process " in shell.cell("%vlm status").displays[0]["text/plain"]
 
 
+def test_status_says_details_in_plain_words_in_cells_that_can_be_narrow(shell: Shell) -> None:
+    shell.cell("import vlm_nb\nmodel = vlm_nb.load('one', engine='scripted')")
+    shell.names["model"].info.details.update(
+        {"packed bytes": 3_000_000, "loop": "in flight", "attention": "sdpa"}
+    )
+    shown = shell.cell("%vlm status").displays[0]
+    for word in ("laid out for this CPU", "3 MB", "in flight: one joins", "sdpa"):
+        assert word in shown["text/plain"]
+    assert "packed bytes" not in shown["text/plain"]
+    assert shown["text/html"].count("overflow-wrap: anywhere") == shown["text/html"].count("padding")
+
+
 def test_models_lists_vision_models_of_the_cache(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ CELLS = [
     "%caption photo.jpg small.png",
     "%vqa photo.jpg markup",
     "%vlm status",
+    "vlm_nb.current().ground('small.png', 'car').figure()",
 ]
 SCRIPT = {
     "Locate": '```json\n[{"bbox_2d": [100, 100, 400, 300], "label": "car"}]\n```',
@@ -60,6 +63,7 @@ def test_each_answer_is_there_once(saved: Any) -> None:
         ["display_data", "execute_result"],  # the progress, the table
         ["display_data"],
         ["display_data"],
+        ["execute_result"],
     ]
 
 
@@ -73,6 +77,11 @@ def test_the_file_holds_the_final_answers(saved: Any) -> None:
         "1 box" in saved.cells[3].outputs[0].data["text/plain"]
         or "car" in saved.cells[3].outputs[0].data["text/plain"]
     )
+
+
+def test_a_figure_is_a_picture_without_any_matplotlib_magic(saved: Any) -> None:
+    picture = Image.open(io.BytesIO(base64.b64decode(saved.cells[-1].outputs[0].data["image/png"])))
+    assert 320 <= picture.width <= 340  # a screen pixel each, and the margin of %matplotlib inline
 
 
 def test_outputs_are_small(saved: Any) -> None:

@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _TABLE = "border-collapse: collapse; margin: .3em 0 .8em"
-_CELL = "text-align: left; padding: .15em 1.2em .15em 0; vertical-align: top; white-space: pre-wrap"
+_CELL = (
+    "text-align: left; padding: .15em .9em .15em 0; vertical-align: top; white-space: pre-wrap; "
+    "overflow-wrap: anywhere"  # in a narrow cell words break where the table would be cut off
+)
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -227,3 +228,20 @@ def test_an_error_of_the_model_is_shown_and_the_next_question_works(notebook: No
     x.alerts.filter(has_text="boom").wait_for()
     x.ask("What colour?")
     assert "red" in x.text.inner_text()
+
+
+def test_an_empty_question_says_what_is_missing(notebook: NotebookPage, screenshots: Path) -> None:
+    x = ExplorerPage.start(notebook)
+    x.wait_image()
+    need = x.alerts.filter(has_text="Write a question first")
+    x.button("Send").click()
+    need.wait_for()
+    assert x.prompt.evaluate("node => node === document.activeElement")
+    x.shoot(screenshots / f"explorer-{notebook.server.app}-empty-question.png")
+    x.prompt.press("W")
+    need.wait_for(state="detached")
+    x.prompt.fill("")
+    x.prompt.press("Enter")
+    need.wait_for()
+    x.ask("What colour?")
+    assert need.count() == 0

@@ -180,7 +180,7 @@ def test_38_a_restart_is_said_and_rerunning_works(notebook: NotebookPage) -> Non
 
 
 def test_39_a_saved_notebook_shows_the_last_answer_without_a_kernel(
-    notebook: NotebookPage, tmp_path: Path
+    notebook: NotebookPage, screenshots: Path
 ) -> None:
     x = asked(notebook)
     assert not x.page.locator(".vlmx-static").is_visible()
@@ -205,6 +205,12 @@ def test_39_a_saved_notebook_shows_the_last_answer_without_a_kernel(
     x.page.goto(notebook.server.url("reopened.ipynb"))
     notebook.wait_ready()
     x.page.locator(".vlmx-static img").wait_for()
+    lost = x.page.get_by_text("Error displaying widget")
+    lost.wait_for(state="attached")
+    assert not lost.is_visible()
+    x.page.locator(".jp-Cell").nth(1).screenshot(
+        path=screenshots / f"explorer-{notebook.server.app}-reopened.png"
+    )
 
 
 def plain(saved: dict[str, Any]) -> dict[str, Any]:

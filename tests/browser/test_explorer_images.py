@@ -64,6 +64,39 @@ def test_15_pick_drop_paste_and_upload(notebook: NotebookPage, tmp_path: Path) -
     assert x.python("print(len(x._album.items))") == "4"
 
 
+def test_15_an_error_under_add_goes_with_the_next_word_and_the_next_success(notebook: NotebookPage) -> None:
+    x = ExplorerPage.start(notebook)
+    x.wait_image()
+    (notebook.server.root / "picked.png").write_bytes(png())
+    source, alert = x.root.get_by_label("Images", exact=True), x.alerts.filter(has_text="no such file")
+    source.fill("nowhere.png")
+    x.button("Add").click()
+    alert.wait_for()
+    source.press("p")
+    alert.wait_for(state="detached")
+    source.fill("nowhere.png")
+    x.button("Add").click()
+    alert.wait_for()
+    x.python("x.add('picked.png')")
+    alert.wait_for(state="detached")
+
+
+def test_18_the_strip_fills_its_row_with_whole_images(notebook: NotebookPage, screenshots: Path) -> None:
+    x = ExplorerPage.start(notebook, "vlm_nb.explore([scene(i, (96, 54 + 3 * i)) for i in range(60)])")
+    x.wait_image()
+    row = x.rects(".vlmx-strip")[0]
+    x.page.wait_for_function(
+        "row => document.querySelectorAll('.vlmx-thumb img').length > row / 52", arg=row["w"]
+    )
+    thumbs = x.rects(".vlmx-thumb")
+    assert 0 <= row["x"] + row["w"] - thumbs[-1]["x"] - thumbs[-1]["w"] < 48
+    fit = x.root.locator(".vlmx-thumb img").first.evaluate("node => getComputedStyle(node).objectFit")
+    assert fit == "contain"
+    x.shoot(screenshots / f"explorer-{notebook.server.app}-strip.png")
+    x.root.evaluate("node => { node.style.width = '400px'; }")
+    x.page.wait_for_function("() => document.querySelectorAll('.vlmx-thumb').length < 9")
+
+
 def test_15_a_15_mb_file_arrives_and_the_kernel_stays(notebook: NotebookPage) -> None:
     x = ExplorerPage.start(notebook, "vlm_nb.explore()")
     data = png((2600, 2000), noise=True)

@@ -206,6 +206,22 @@ def test_5_a_name_that_is_not_there_offline_with_the_real_engine(notebook: Noteb
     assert x.python("print(len(vlm_nb.loaded()))") == "0"
 
 
+def test_the_model_field_names_the_model_that_answers(notebook: NotebookPage) -> None:
+    x = ExplorerPage.start(notebook, setup="None")
+    field = x.root.get_by_label("Model", exact=True)
+    field.fill("demo")
+    x.button("Load").click()
+    x.root.get_by_text("demo · cpu").wait_for(timeout=60_000)
+    field.fill("demoo")
+    x.button("Load").click()
+    x.alerts.filter(has_text="demoo").wait_for(timeout=60_000)
+    assert field.input_value() == "demoo"  # to be corrected
+    x.button("Unload").click()
+    x.root.get_by_text("demo was unloaded").wait_for()
+    x.ask("What colour is the circle?")
+    assert field.input_value() == "demo"
+
+
 def test_unload_says_so_and_closing_unloads_what_was_loaded_here(notebook: NotebookPage) -> None:
     x = ExplorerPage.start(notebook, LOADER % 0, "None")
     x.root.get_by_label("Model", exact=True).fill("toy")

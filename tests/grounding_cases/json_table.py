@@ -29,6 +29,16 @@ CASES = (
     Case("empty fenced list says none", "```json\n[]\n```", (), "none", caption=""),
     Case("empty wrapped list says none", '{"boxes": []}', (), "none"),
     Case("empty list means nothing when not asked", "[]", (), None, asked=False, caption="[]"),
+    Case("empty fenced list, not asked", "```json\n[]\n```", (), "none", asked=False, caption=""),
+    Case("empty fenced list with white space", "\n```json [ ]\n```\n", (), "none", asked=False, caption=""),
+    Case(
+        "empty fenced list among words, not asked",
+        "Start with\n```json\n[]\n```",
+        (),
+        None,
+        asked=False,
+        caption="Start with\n```json\n[]\n```",
+    ),
     # messy
     Case(
         "prose around",

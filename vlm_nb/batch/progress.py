@@ -10,6 +10,11 @@ from .counts import Counts
 
 FIRST_LINE_SECONDS = 5.0
 LINE_SECONDS = 15.0
+BAR_SECONDS = 0.5
+"""How long a run must have lasted, and must be likely to last, for a widget to be shown.
+
+A front end that still builds a widget when it is closed logs errors.
+"""
 
 
 def in_kernel() -> bool:
@@ -29,7 +34,8 @@ class Progress:
         self._shown = 0
         self._plain = not in_kernel() and not sys.stderr.isatty()
         self._bar: Any = None if self._plain else _bar(total)
-        self._place = _place(self._bar)
+        self._place = _place(self._bar, total)
+        self._waits = self._place is not None
 
     def show(self, counts: Counts) -> None:
         """Bring the bar up to ``counts``, or print a line now and then."""
@@ -38,6 +44,9 @@ class Progress:
                 self._line(counts)
                 self._next_line = time.monotonic() + LINE_SECONDS
             return
+        if self._waits and _long(counts.rows, self._total, time.monotonic() - self._started):
+            self._waits = False
+            self._place.update(self._bar.container)
         if self._bar.update(counts.rows - self._shown):
             self._bar.set_postfix_str(notes(counts), refresh=False)
         self._shown = counts.rows
@@ -90,10 +99,17 @@ def _bar(total: int | None) -> Any:
     return Bar(total=total, unit="row", leave=False, mininterval=0.2, dynamic_ncols=True, **own_place)
 
 
-def _place(bar: Any) -> Any:
-    """The output of a widget bar, which its last line will replace; None for any other bar."""
+def _place(bar: Any, total: int | None) -> Any:
+    """The output where a widget bar will be, then its last line; None for any other bar."""
     if getattr(bar, "container", None) is None:
         return None
     from IPython.display import display
 
-    return display(bar.container, display_id=True)
+    first = f"{total:,} rows …" if total is not None else "rows …"
+    return display({"text/plain": first}, raw=True, display_id=True)
+
+
+def _long(rows: int, total: int | None, seconds: float) -> bool:
+    """Whether a run that did ``rows`` in ``seconds`` lasts, and is likely to go on for, ``BAR_SECONDS``."""
+    left = seconds if total is None else seconds * (total - rows) / max(rows, 1)
+    return min(seconds, left) > BAR_SECONDS

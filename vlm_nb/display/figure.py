@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .glyphs import brief, default_font, font_for, needs_shaping, shorten
@@ -43,6 +45,7 @@ def prediction_figure(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    _let_notebooks_show(Figure)
     preview = preview_image(prediction)
     size = screen_size(prediction.image_size or preview.size, (width, _LIMIT[1]))
     figure = Figure(dpi=_DPI)
@@ -57,6 +60,23 @@ def prediction_figure(
         _draw_legend(figure, prediction, size, beside)
     figure.set_dpi(dpi)
     return figure
+
+
+def _let_notebooks_show(kind: type[Figure]) -> None:
+    """Where nothing tells IPython how to show a figure, let it be a PNG, as under ``%matplotlib inline``.
+
+    Formats that the user chose stay as they are, and a later ``%matplotlib`` replaces this one.
+    """
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    if shell is None:
+        return
+    formatters = shell.display_formatter.formatters
+    if any(kind in formatter for name, formatter in formatters.items() if name != "text/plain"):
+        return
+    from IPython.core.pylabtools import print_figure
+
+    formatters["image/png"].for_type(kind, partial(print_figure, base64=True))
 
 
 def _draw_image(

@@ -12,6 +12,8 @@ overflow-wrap:anywhere;text-align:start}
 .vlm-nb *{box-sizing:border-box}
 .vlm-nb-view{position:relative;flex:0 1 auto;max-width:100%;line-height:0;border-radius:4px;overflow:hidden}
 .vlm-nb-view img{display:block;width:100%;height:auto;max-width:100%;margin:0}
+.vlm-nb-view::after{content:"";position:absolute;inset:0;border:1px solid var(--vlm-line);
+border-radius:inherit;pointer-events:none}
 .vlm-nb-view svg{position:absolute;inset:0;width:100%;height:100%}
 .vlm-nb-view rect:hover{fill:currentColor;fill-opacity:.15;stroke:currentColor;stroke-width:3;
 vector-effect:non-scaling-stroke}

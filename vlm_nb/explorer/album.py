@@ -18,6 +18,7 @@ from .threads import Pace, Worker
 
 KEPT_IMAGES = 3
 MAX_UPLOAD = 64_000_000
+_MOST_THUMBS = 50
 _COLUMNS = ("image", "images", "path", "file", "filename", "source", "url")
 
 
@@ -35,7 +36,11 @@ class Album:
     # Handlers -----------------------------------------------------------------------------------------------
 
     def add(self, given: Any, *, recursive: bool = False) -> None:
-        """Append what ``given`` expands to and show its first image."""
+        """Append what ``given`` expands to, show its first image, and take an earlier alert away."""
+        self._append(given, recursive=recursive)
+        self._screen.show(notice={})
+
+    def _append(self, given: Any, *, recursive: bool = False) -> None:
         found = sources.expand(given, recursive=recursive)
         if len(found) == 1 and isinstance(found[0], SourceError):
             raise found[0]
@@ -87,7 +92,7 @@ class Album:
 
     def thumbs(self, message: dict[str, Any]) -> None:
         """Send thumbnails of some images."""
-        for index in list(message["indices"])[:30]:
+        for index in list(message["indices"])[:_MOST_THUMBS]:
             self._worker.put(lambda index=int(index): self._thumb(index))  # type: ignore[misc]
 
     # What others read ---------------------------------------------------------------------------------------
@@ -140,7 +145,7 @@ class Album:
     def _take(self, name: str, data: bytes) -> None:
         source = sources.Source(name, "bytes", data)
         sources.load_sized(source)
-        self.add(source)
+        self._append(source)  # one of several perhaps: an alert on another of them stays
 
     def _picture(self, index: int) -> None:
         if index != self.index or not self.items:
@@ -167,7 +172,7 @@ class Album:
             self._send("crop", index, data, bbox=list(covered), seq=seq)
 
     def _thumb(self, index: int) -> None:
-        if abs(index - self.index) > 40 or not 0 <= index < len(self.items):
+        if abs(index - self.index) > _MOST_THUMBS or not 0 <= index < len(self.items):
             return
         try:
             image = sources.load_sized(self.source(index), fit=(images.THUMB_SIDE, images.THUMB_SIDE)).image

@@ -13,6 +13,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .turns import Turn
 
+_STYLE = (
+    "<style>.jp-OutputArea-child:has(>.jp-OutputArea-output.jupyter-widgets)"
+    ":has(+.jp-OutputArea-child .vlmx-static){display:none}</style>"
+)
+"""Hides "Error displaying widget: model not found" above: only with it has an output itself that class."""
 EMPTY = "vlm_nb Explorer: run the cell again to use it."
 
 
@@ -57,4 +62,4 @@ def bundle(turn: Turn | None) -> dict[str, str]:
 
 
 def _wrapped(html: str) -> str:
-    return f'<div class="vlmx-static">{html}</div>'
+    return f'<div class="vlmx-static">{_STYLE}{html}</div>'

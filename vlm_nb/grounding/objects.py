@@ -33,6 +33,8 @@ MAX_LOOK = 64
 _FREE_NUMBER = re.compile(rf"(?<![\w.]){NUMBER}")
 _FENCE_BEFORE = re.compile(r"`{3}[ \t]*\w{0,16}\s{0,8}\Z")
 _FENCE_AFTER = re.compile(r"\s{0,8}`{3}")
+_NO_BOXES = re.compile(r"\s*`{3}json\s*\[\s*\]\s*`{3}\s*")
+"""A whole answer that is an empty fenced list: markup without boxes, whether they were asked for or not."""
 _BULLET = re.compile(r"^[\s>*#-]*(?:[0-9]{1,3}[.)])?[\s*_`\"']*")
 
 
@@ -40,6 +42,7 @@ def read_objects(text: str, asked: bool) -> Reading:
     """Read every object with a box or point key; bare lists of numbers too when grounding was asked for."""
     if '{\\"' in text or '[\\"' in text:  # JSON inside a JSON string
         text = text.replace('\\"', ' "').replace("\\n", " \n")
+    asked = asked or _NO_BOXES.fullmatch(text) is not None
     reading = Reading()
     before = _Progress()
     for found in scan(text):

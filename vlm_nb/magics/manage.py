@@ -13,7 +13,7 @@ from ..diagnosis import doctor
 from ..engines.spec import LoadSpec
 from ..errors import CapabilityError, NoModelLoaded, OptionError
 from ..machine import cached_models, gigabytes, memory, model_cache
-from ..report import Report
+from ..report import Report, Section
 from . import grammar, reproduce
 from .answers import Desk
 from .arguments import literal
@@ -36,6 +36,15 @@ _SWITCHES = frozenset(
         "low_cpu_mem_usage",
     }
 )
+
+
+_PLAIN_WORDS = {
+    "estimated bytes": "memory estimated before loading",
+    "packed bytes": "copies of weights, laid out for this CPU",
+    "loop": "questions at the same time",
+    "in flight": "in flight: one joins those under way",
+}
+"""What ``%vlm status`` says for keys and values of ``ModelInfo.details``."""
 
 
 def run(desk: Desk, line: str) -> None:
@@ -103,9 +112,7 @@ def status_report() -> Report:
     _list_models(report, models)
     for model in models:
         if model.info.details:
-            details = report.section(f"Details of {model.name}")
-            for key, value in model.info.details.items():
-                details.add(key, gigabytes(value) if "bytes" in key and isinstance(value, int) else value)
+            _list_details(report.section(f"Details of {model.name}"), model.info.details)
     used = report.section("Memory in use")
     for place, count in memory().items():
         used.add(place, gigabytes(count))
@@ -118,15 +125,21 @@ def _list_models(report: Report, models: list[VLM]) -> None:
     here = None
     with contextlib.suppress(NoModelLoaded):
         here = registry.current()
-    section = report.section("Models", "", "name", "device", "dtype", "quantisation", "memory", "engine")
+    section = report.section("Models", "", "name", "runs on", "memory", "engine")
     for model in models:
         state, info = "current" if model is here else "", model.info
-        size = gigabytes(info.memory)
-        section.add(state, model.name, info.device, info.dtype, info.quantization, size, model.engine.name)
+        place = ", ".join(filter(None, (info.device, info.quantization, info.dtype))) or None
+        section.add(state, model.name, place, gigabytes(info.memory), model.engine.name)
     if not models:
         report.advice.append(
             ("no model is loaded", "%vlm load NAME  (%vlm models lists what is in the cache)")
         )
+
+
+def _list_details(section: Section, details: Mapping[str, Any]) -> None:
+    for key, value in details.items():
+        shown = gigabytes(value) if "bytes" in key and isinstance(value, int) else value
+        section.add(_PLAIN_WORDS.get(key, key), _PLAIN_WORDS.get(str(shown), shown))
 
 
 def models(desk: Desk, rest: str) -> None:

@@ -108,7 +108,7 @@ function statusOfTwo(answer, rival) {
 
 function finalText(answer, items) {
   if (answer.task === "draw" || answer.status === "idle") return answer.text;
-  if (answer.grounding === "none") return answer.text || (answer.prompt ? `No match for '${answer.prompt}'` : "No object was found");
+  if (answer.grounding === "none") return answer.text || (answer.task === "ground" && answer.prompt ? `No match for '${answer.prompt}'` : "No object was found");
   if (answer.grounding === "unparsed") return answer.text || "The answer has boxes that could not be read.";
   if (!answer.text && items.length) return items.length === 1 ? "1 box" : `${items.length} boxes`;
   return answer.text;

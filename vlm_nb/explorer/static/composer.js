@@ -21,6 +21,7 @@ export class Composer {
     this.build();
     this.group.addEventListener("change", (e) => this.choose(e.target.value), { signal });
     this.prompt.addEventListener("keydown", (e) => this.key(e), { signal });
+    this.prompt.addEventListener("input", () => this.need.replaceChildren(), { signal });
     this.send.addEventListener("click", () => this.press(), { signal });
     this.send.addEventListener("keydown", (e) => this.leave(e), { signal });
   }
@@ -39,13 +40,15 @@ export class Composer {
       class: "vlmx-prompt", rows: "2", dir: "auto", "aria-label": "Prompt", placeholder: TASKS[0].hint, "aria-describedby": keys,
     });
     this.send = h("button", { type: "button", class: "vlmx-button vlmx-primary vlmx-send", "aria-describedby": keys }, "Send");
+    this.need = h("p", { class: "vlmx-need", role: "alert" });
     this.chip = h("div", { class: "vlmx-chip", hidden: true });
     this.root = h("div", { class: "vlmx-composer" }, h("div", { class: "vlmx-choose" }, this.group, this.compare), this.chip,
-      h("div", { class: "vlmx-ask" }, this.prompt, this.send), h("p", { id: keys, class: "vlmx-hidden" }, KEYS));
+      h("div", { class: "vlmx-ask" }, this.prompt, this.send), this.need, h("p", { id: keys, class: "vlmx-hidden" }, KEYS));
   }
 
   choose(id) {
     this.task = id;
+    this.need.replaceChildren();
     const place = TASKS.findIndex((one) => one.id === id);
     this.radios[place].checked = true;
     this.prompt.placeholder = TASKS[place].hint;
@@ -91,10 +94,15 @@ export class Composer {
 
   start() {
     const prompt = this.prompt.value.trim();
-    if (this.task === "ask" && !prompt) return this.prompt.focus();
+    if (this.task === "ask" && !prompt) return this.miss();
     this.sentAt = performance.now();
     this.setRunning(true);
     this.on.send({ task: this.task, prompt, rival: this.rival.value || null });
+  }
+
+  miss() {
+    this.need.replaceChildren("Write a question first; Caption and Find need none.");
+    this.prompt.focus();
   }
 
   /** Send ↔ Stop: the same button, so the focus stays. */

@@ -56,7 +56,7 @@ class App {
       unload: () => this.post({ type: "unload" }), ask: (server) => this.post({ type: "server", server }),
     }, signal);
     this.images = new ImageBar({
-      pick: (text) => this.post({ type: "pick", text }), files: (files) => this.upload(files),
+      pick: (text) => this.post({ type: "pick", text }), files: (files) => this.upload(files), edited: () => this.setNotice({}),
       go: (index) => this.go(index), wantThumbs: (indices) => this.post({ type: "thumbs", indices }),
     }, signal);
     this.notice = h("div", { class: "vlmx-problem vlmx-notice", role: "alert" });
@@ -366,6 +366,7 @@ class App {
   }
 
   async upload(files) {
+    this.setNotice({});
     for (const file of files) {
       if (file.type && !file.type.startsWith("image/")) {
         this.setNotice({ message: `${file.name} is not an image (${file.type}).` });

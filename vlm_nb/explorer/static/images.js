@@ -2,15 +2,18 @@
 
 import { field, h, imageUrl, roving, say, set, uid } from "./dom.js";
 
-const NEIGHBOURS = 6;
 const KEPT_THUMBS = 120;
+const FIRST_THUMBS = 13; // until the width of the strip is known
+const MOST_THUMBS = 50;
+const THUMB_PIXELS = 48; // with the gap
 
-/** `on`: pick(text), files(list), go(index), wantThumbs(indices). */
+/** `on`: pick(text), files(list), edited(), go(index), wantThumbs(indices). */
 export class ImageBar {
   constructor(on, signal) {
     this.on = on;
     this.album = { count: 0, index: 0 };
     this.thumbs = new Map();
+    this.fitting = FIRST_THUMBS;
     this.source = h("input", { type: "text", id: uid("source"), placeholder: "Path, folder, glob or URL", autocomplete: "off", spellcheck: "false" });
     this.file = h("input", { type: "file", accept: "image/*", multiple: true, hidden: true, tabindex: "-1", "aria-label": "Image files" });
     this.add = h("button", { type: "button", class: "vlmx-button" }, "Add");
@@ -34,6 +37,7 @@ export class ImageBar {
     roving(this.picker, signal);
     roving(this.pager, signal);
     on(this.source, "keydown", (e) => e.key === "Enter" && !e.isComposing ? this.pick() : this.leave(e, this.add));
+    on(this.source, "input", () => this.on.edited());
     on(this.add, "click", () => this.pick());
     on(this.upload, "click", () => this.file.click());
     on(this.file, "change", () => { this.on.files([...this.file.files]); this.file.value = ""; });
@@ -43,6 +47,9 @@ export class ImageBar {
     on(this.number, "blur", () => this.setAlbum(this.album));
     on(this.pager, "keydown", (e) => this.key(e));
     on(this.strip, "click", (e) => e.target.closest("[data-index]") && this.go(Number(e.target.closest("[data-index]").dataset.index)));
+    const widths = new ResizeObserver(() => this.fit());
+    widths.observe(this.strip);
+    signal.addEventListener("abort", () => widths.disconnect());
     signal.addEventListener("abort", () => this.thumbs.forEach((thumb) => thumb.url && URL.revokeObjectURL(thumb.url)));
   }
 
@@ -99,12 +106,20 @@ export class ImageBar {
     this.drawStrip();
   }
 
+  // As many thumbnails as the row takes.
+  fit() {
+    const fitting = Math.max(1, Math.min(MOST_THUMBS, Math.floor((this.strip.clientWidth + 4) / THUMB_PIXELS)));
+    if (!this.strip.clientWidth || fitting === this.fitting) return;
+    this.fitting = fitting;
+    this.drawStrip();
+  }
+
   drawStrip() {
     const { count, index } = this.album;
     this.strip.hidden = count < 2;
     if (count < 2) return this.strip.replaceChildren();
-    const first = Math.max(0, Math.min(index - NEIGHBOURS, count - 2 * NEIGHBOURS - 1));
-    const places = [...Array(Math.min(count, 2 * NEIGHBOURS + 1)).keys()].map((i) => first + i);
+    const first = Math.max(0, Math.min(index - Math.floor(this.fitting / 2), count - this.fitting));
+    const places = [...Array(Math.min(count, this.fitting)).keys()].map((i) => first + i);
     this.strip.replaceChildren(...places.map((place) => this.thumbNode(place, place === index)));
     clearTimeout(this.wanting);
     this.wanting = setTimeout(() => {

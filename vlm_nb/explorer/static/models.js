@@ -100,8 +100,7 @@ export class ModelBar {
     options(this.precision, models.precisions || []);
     options(this.device, models.devices || []);
     this.addresses.replaceChildren(...(models.servers || []).map(({ name, hint }) => h("option", { value: name }, hint)));
-    this.current = models.current;
-    if (!this.model.value && models.current) this.model.value = models.current.model;
+    this.setCurrent(models.current);
     this.unload.hidden = this.keepField.hidden = !models.current;
     if (first && models.server) {
       this.device.value = SERVER;
@@ -111,6 +110,13 @@ export class ModelBar {
     this.suggest();
     this.describe();
     this.update();
+  }
+
+  // The field names the model that answers, unless its user is just writing there.
+  setCurrent(current) {
+    const changed = current && current.name !== this.current?.name && ![current.name, current.model].includes(this.model.value);
+    if (current && (!this.model.value || (changed && document.activeElement !== this.model))) this.model.value = current.model;
+    this.current = current;
   }
 
   setLoading(state) {
