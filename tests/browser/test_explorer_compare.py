@@ -99,7 +99,9 @@ def test_compare_boxes_of_both_are_told_apart(notebook: NotebookPage) -> None:
     x.page.mouse.click(*x.point(0.8, 0.8))
     x.page.keyboard.press("Delete")
     x.page.wait_for_function("() => document.querySelectorAll('.vlmx [role=option]').length === 4")
-    assert x.root.locator(".vlmx-verdict").inner_text() != verdict
+    x.page.wait_for_function(
+        "before => document.querySelector('.vlmx-verdict').innerText !== before", arg=verdict
+    )
 
 
 def test_compare_stop_stops_both(notebook: NotebookPage) -> None:
