@@ -67,6 +67,16 @@ class Flight:
     def model(self) -> Any:
         return self.backend._loaded.model
 
+    @property
+    def grid(self) -> int:
+        """Pixels; images whose sides are multiples of it stay as large as they are."""
+        return self.backend._loaded.info.patch or 28
+
+    def never_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let no token end an answer: it is as long as it may be."""
+        monkeypatch.setattr(self.backend._loaded, "eos", frozenset())
+        monkeypatch.setattr(self.model.generation_config, "eos_token_id", None)
+
     def admit(self, *requests: Request) -> list[Ticket]:
         tickets = [Ticket(request) for request in requests]
         with self.backend.context():

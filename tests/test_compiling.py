@@ -95,7 +95,7 @@ def about_scene(n: int, side: int, question: str = QUESTIONS[0], **generation: A
 
 def mixed(count: int, flight: Flight) -> list[Request]:
     """Several questions about squares of several sizes; answers of 1 to 24 tokens."""
-    step = flight.backend._loaded.info.patch or 28
+    step = flight.grid
     return [
         about_scene(
             n, step * (3 + n % 3), QUESTIONS[n % 3] * (1 + n % 2), max_new_tokens=(1, 24, 9, 17, 5)[n % 5]
@@ -116,9 +116,8 @@ def test_rows_that_join_and_leave_answer_as_single_requests_do(steady: Flight) -
 
 
 def test_the_cache_grows_into_new_rooms(steady: Flight, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steady.backend._loaded, "eos", frozenset())
-    monkeypatch.setattr(steady.model.generation_config, "eos_token_id", None)
-    step = steady.backend._loaded.info.patch or 28
+    steady.never_end(monkeypatch)
+    step = steady.grid
     requests = [about_scene(n, 3 * step, max_new_tokens=160 - 50 * n, cut_repeats=False) for n in range(3)]
     found = steady.run(requests)
     assert_all_same(found, [steady.single(request) for request in requests])
@@ -144,7 +143,7 @@ def test_every_size_goes_through_one_of_the_two_graphs(steady: Flight) -> None:
 
 
 def test_a_cancelled_row_leaves_and_the_others_go_on(steady: Flight) -> None:
-    step = steady.backend._loaded.info.patch or 28
+    step = steady.grid
     requests = [about_scene(n, 3 * step, QUESTIONS[0], max_new_tokens=20) for n in range(4)]
     assert_a_cancelled_row_leaves(steady, requests, after=4)
 

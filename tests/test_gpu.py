@@ -119,10 +119,8 @@ def test_a_row_alone_is_played_back_and_answers_as_it_does_without(
     folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It outgrows two recordings, and others join it and leave."""
-    with in_flight(folder, monkeypatch, compile=True) as flight:
+    with endless(folder, monkeypatch, compile=True) as flight:
         assert flight.backend._loaded.info.details["CUDA graphs"].startswith("a row alone, up to ")
-        monkeypatch.setattr(flight.backend._loaded, "eos", frozenset())
-        monkeypatch.setattr(flight.model.generation_config, "eos_token_id", None)
         played: list[int] = []
         plain = Lane.decode
         monkeypatch.setattr(
@@ -301,11 +299,10 @@ def test_the_gpu_that_the_user_s_thread_has_chosen_is_taken() -> None:
 
 
 @contextmanager
-def endless(folder: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[Flight]:
+def endless(folder: Path | str, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[Flight]:
     """A model that never says the end."""
     with in_flight(folder, monkeypatch, **options) as flight:
-        monkeypatch.setattr(flight.backend._loaded, "eos", frozenset())
-        monkeypatch.setattr(flight.model.generation_config, "eos_token_id", None)
+        flight.never_end(monkeypatch)
         yield flight
 
 

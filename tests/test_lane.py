@@ -110,11 +110,6 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return columns
 
 
-def endless(flight: Flight, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flight.backend._loaded, "eos", frozenset())
-    monkeypatch.setattr(flight.model.generation_config, "eos_token_id", None)
-
-
 def test_one_row_after_the_other(flight: Flight, played: list[int]) -> None:
     """What the one before has left in the rooms is not seen."""
     for request in mixed(6, flight):
@@ -126,9 +121,8 @@ def test_one_row_after_the_other(flight: Flight, played: list[int]) -> None:
 def test_a_row_outgrows_one_recording_after_the_other_and_then_all(
     flight: Flight, played: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    endless(flight, monkeypatch)
-    side = 3 * (flight.backend._loaded.info.patch or 28)
-    request = about_scene(1, side, max_new_tokens=150, cut_repeats=False)
+    flight.never_end(monkeypatch)
+    request = about_scene(1, 3 * flight.grid, max_new_tokens=150, cut_repeats=False)
     assert_all_same(flight.run([request]), [flight.single(request)])
     assert played == list(range(played[0], LENGTHS[-1]))
     assert played[0] < LENGTHS[0]
@@ -150,10 +144,9 @@ def test_a_row_moves_in_once_and_its_scores_stay(flight: Flight, monkeypatch: py
 def test_others_join_and_leave_and_the_row_goes_on_alone(
     flight: Flight, played: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    endless(flight, monkeypatch)
-    side = 3 * (flight.backend._loaded.info.patch or 28)
-    first = about_scene(0, side, max_new_tokens=60, cut_repeats=False)
-    others = [about_scene(n, side, QUESTIONS[n], max_new_tokens=6) for n in (1, 2)]
+    flight.never_end(monkeypatch)
+    first = about_scene(0, 3 * flight.grid, max_new_tokens=60, cut_repeats=False)
+    others = [about_scene(n, 3 * flight.grid, QUESTIONS[n], max_new_tokens=6) for n in (1, 2)]
     found = flight.run([first], late={8: others[0], 30: others[1]})
     assert_all_same(found, [flight.single(request) for request in (first, *others)])
     assert 2 in flight.widths
@@ -162,12 +155,11 @@ def test_others_join_and_leave_and_the_row_goes_on_alone(
 
 
 def test_a_row_that_left_in_the_middle_leaves_nothing_behind(flight: Flight, played: list[int]) -> None:
-    side = 3 * (flight.backend._loaded.info.patch or 28)
-    [ticket] = flight.admit(about_scene(0, side, QUESTIONS[0] * 2, max_new_tokens=20))
+    [ticket] = flight.admit(about_scene(0, 3 * flight.grid, QUESTIONS[0] * 2, max_new_tokens=20))
     for _ in range(5):
         flight.step()
     flight.backend.drop(ticket)
-    request = about_scene(1, side, max_new_tokens=20)
+    request = about_scene(1, 3 * flight.grid, max_new_tokens=20)
     assert_all_same(flight.run([request]), [flight.single(request)])
     assert played
 
@@ -212,7 +204,7 @@ def _wrong(steps: Mapping[int, lane.Play]) -> dict[int, lane.Play]:
 
 def test_a_recording_that_fails_later_is_the_last(flight: Flight, monkeypatch: pytest.MonkeyPatch) -> None:
     made: Compiled = flight.loop._compiled
-    request = about_scene(0, 3 * (flight.backend._loaded.info.patch or 28), max_new_tokens=8)
+    request = about_scene(0, 3 * flight.grid, max_new_tokens=8)
     expected = flight.single(request)
     calls: list[int] = []
     plain = made._lane._plays
